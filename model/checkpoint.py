@@ -1,0 +1,101 @@
+"""Checkpoints: one file with weights, configuration, vocabulary and what resuming needs; opening it runs nothing."""
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import ModelConfig
+from model.gin import GIN
+from model.preparation import Preparation
+from model.words import Vocabulary
+
+FORMAT = "gin-1"
+
+
+class InvalidCheckpoint(ValueError):
+    """A file that is not a checkpoint of this project; the message names the file and the cause."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """weights: the network's state. training: what resuming needs (plain data and tensors), if it was kept."""
+
+    config: ModelConfig
+    vocabulary: Vocabulary
+    weights: dict[str, Tensor]
+    training: dict[str, Any] | None = None
+
+    def network(self) -> GIN:
+        """The network with these weights, on the CPU, in evaluation mode."""
+        network = GIN(self.config, len(self.vocabulary))
+        network.load_state_dict(self.weights)
+        return network.eval()
+
+    @property
+    def preparation(self) -> Preparation:
+        """Input preparation as this network was trained with."""
+        config = self.config
+        return Preparation(config.image_size, config.resize_filter, config.max_words, self.vocabulary)
+
+    def save(self, path: str | Path) -> None:
+        """Write atomically: the file is whole or, after a crash, still the previous one."""
+        content = {
+            "format": FORMAT,
+            "config": self.config.to_dict(),
+            "vocabulary": list(self.vocabulary.words),
+            "weights": self.weights,
+            "training": self.training,
+        }
+        save_atomically(content, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Checkpoint":
+        """Read a checkpoint. Raises InvalidCheckpoint, FileNotFoundError or IsADirectoryError."""
+        content = load_plain(path)
+        if content.get("format") != FORMAT:
+            raise InvalidCheckpoint(
+                f"{path} is not a checkpoint of this project (format {content.get('format')!r}, expected {FORMAT!r}); "
+                "the original authors' checkpoints are turned into one by `python -m model.convert`"
+            )
+        try:
+            config = ModelConfig.from_dict(content["config"])
+            checkpoint = cls(config, Vocabulary(content["vocabulary"]), content["weights"], content["training"])
+            checkpoint.network()
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InvalidCheckpoint(f"{path} is damaged: {error}") from None
+        return checkpoint
+
+
+def load_plain(path: str | Path) -> dict[str, Any]:
+    """A dictionary of tensors and plain data from a `torch.save` file, without executing anything it names."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (FileNotFoundError, IsADirectoryError):
+        raise
+    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ValueError and others
+        reason = str(error).strip().splitlines()
+        raise InvalidCheckpoint(f"{path} cannot be read as a checkpoint: {reason[0] if reason else error!r}") from None
+    if not isinstance(content, dict):
+        raise InvalidCheckpoint(f"{path} holds a {type(content).__name__}, not a checkpoint's dictionary")
+    return content
+
+
+def save_atomically(content: Any, path: Path) -> None:
+    """`torch.save` to a temporary file beside `path`, flushed to disk, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

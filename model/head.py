@@ -1,0 +1,46 @@
+"""The head: scores and box deltas of the anchors at every position of every pyramid level."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.anchors import cell_centres
+
+INITIAL_SCORE = -4.0  # logit: nearly every anchor is background at the start
+
+
+class Head(nn.Module):
+    """Convolutions shared by all levels over the map, the expression vector and the position."""
+
+    def __init__(self, pyramid_width: int, language_width: int, width: int, layers: int, anchors_per_cell: int) -> None:
+        super().__init__()
+        channels = [pyramid_width + language_width + 2] + [width] * layers
+        self.hidden = nn.ModuleList(
+            nn.Conv2d(before, after, kernel_size=3, padding=1) for before, after in pairwise(channels)
+        )
+        self.output = nn.Conv2d(width, anchors_per_cell * 5, kernel_size=3, padding=1)
+        with torch.no_grad():
+            bias = self.output.bias.view(anchors_per_cell, 5)  # four deltas, then the score
+            bias[:, :4] = 0
+            bias[:, 4] = INITIAL_SCORE
+
+    def forward(self, pyramid: Sequence[Tensor], expressions: Tensor) -> tuple[Tensor, Tensor]:
+        """pyramid: (N, C, h, w) per level. expressions: (N, D).
+
+        Returns score logits (N, A) and box deltas (N, A, 4) as centre y, x, height, width, in the order of
+        `model.anchors.make_anchors`.
+        """
+        outputs = torch.cat([self._level(features, expressions) for features in pyramid], dim=1)  # (N, A, 5)
+        return outputs[..., 4], outputs[..., :4]
+
+    def _level(self, features: Tensor, expressions: Tensor) -> Tensor:
+        N, _, h, w = features.shape
+        language = expressions[:, :, None, None].expand(-1, -1, h, w)
+        position = cell_centres(h, w).to(features).permute(2, 0, 1).expand(N, -1, -1, -1)
+        hidden = torch.cat((features, language, position), dim=1)
+        for convolution in self.hidden:
+            hidden = F.relu(convolution(hidden))
+        return self.output(hidden).permute(0, 2, 3, 1).reshape(N, -1, 5)

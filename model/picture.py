@@ -1,0 +1,69 @@
+"""Encoded picture bytes to an upright 8-bit RGB picture, with every way of failing made one clear error."""
+
+import io
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF")  # nothing else is parsed, whatever Pillow could open
+MAX_BYTES = 32 * 2**20
+MAX_PIXELS = 50_000_000  # checked on the header, before pixels are allocated
+RESIZE_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+
+
+class InvalidInput(ValueError):
+    """An image or an expression that cannot be answered; the message says why."""
+
+
+def read_picture(data: bytes) -> Image.Image:
+    """Decode a picture as a person sees it: first frame, orientation applied, RGB, transparency over white.
+
+    Raises InvalidInput for anything that is not a whole JPEG, PNG, WebP or GIF picture within the limits.
+    """
+    if not data:
+        raise InvalidInput("the image is empty (0 bytes)")
+    if len(data) > MAX_BYTES:
+        raise InvalidInput(f"the image has {len(data):,} bytes; at most {MAX_BYTES:,} are accepted")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+                _check_size(picture.size)
+                picture.load()
+                upright = ImageOps.exif_transpose(picture)
+                return _to_rgb(upright)
+    except InvalidInput:
+        raise
+    except Image.UnidentifiedImageError:
+        raise InvalidInput(f"the image is none of {', '.join(FORMATS)}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InvalidInput(f"the image is too large: {error}") from None
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError and others
+        raise InvalidInput(f"the image is damaged: {type(error).__name__}: {error}") from None
+
+
+def resize(picture: Image.Image, size: int, resize_filter: str) -> np.ndarray:
+    """A picture squeezed to a square, aspect ratio not kept: uint8 (size, size, 3)."""
+    return np.array(picture.resize((size, size), RESIZE_FILTERS[resize_filter]))
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    width, height = size
+    if width * height > MAX_PIXELS:
+        raise InvalidInput(f"the image has {width} x {height} pixels; at most {MAX_PIXELS:,} are accepted")
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits a channel: Pillow's own conversion would clip
+        grey = np.asarray(picture, dtype=np.float64) / 257.0
+        picture = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(paper, picture)
+    return picture.convert("RGB")

@@ -1,0 +1,104 @@
+"""Compare a converted network with a record of what the original authors' code answered."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.answer import answer, decode_at
+from model.boxes import box_iou, xyxy_to_yxyx, yxhw_to_yxyx
+from model.checkpoint import Checkpoint
+from model.convert import original_config
+from model.gin import GIN
+from model.loss import LossConfig, grounding_loss
+from model.targets import attention_targets
+
+TOLERANCE = 1e-4  # times max(1, largest absolute value of the recorded array)
+BOX_TOLERANCE = 0.05  # pixels
+RIGHT_IOU = 0.5
+
+
+class InvalidRecord(ValueError):
+    """A file that is not a record; the message names the file and the cause."""
+
+
+def check_record(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
+    """Answer a record's question and compare: {array name: largest absolute difference}, and `passed`.
+
+    The record's own input size is used, whatever the checkpoint's. Raises InvalidRecord.
+    """
+    record = _read(path)
+    answers = _answers(checkpoint, record)
+    differences = {}
+    passed = True
+    for name, ours in answers.items():
+        if name not in record:
+            continue
+        theirs = record[name]
+        if ours.shape != theirs.shape:
+            raise InvalidRecord(f"{path}: {name} has shape {theirs.shape}, the network gives {ours.shape}")
+        difference = float(np.abs(ours - theirs).max())
+        largest = float(np.abs(theirs).max())
+        limit = BOX_TOLERANCE if name == "pred_boxes_xyxy" else TOLERANCE * max(1.0, largest)
+        differences[name] = difference
+        passed &= difference <= limit  # false for NaN
+    return differences | {"passed": passed}
+
+
+def _read(path: str | Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            record = dict(arrays)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # NumPy raises ValueError, BadZipFile, EOFError and others
+        raise InvalidRecord(f"{path} cannot be read as a record: {error}") from None
+    missing = [name for name in ("image_seed", "word_vectors", "lengths", "score_logits") if name not in record]
+    if missing:
+        raise InvalidRecord(f"{path} is not a record: it lacks {', '.join(missing)}")
+    return record
+
+
+def _answers(checkpoint: Checkpoint, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What our network says to the record's question, under the record's names."""
+    size = int(record["image_seed"][1])
+    network = GIN(original_config(size), len(checkpoint.vocabulary)).eval()
+    network.load_state_dict(checkpoint.weights)
+    vectors = torch.from_numpy(record["word_vectors"]).float()
+    lengths = torch.from_numpy(record["lengths"]).long()
+    with torch.inference_mode():
+        language = network.expression.encode_words(vectors, lengths)
+        features = network.encode_image(_images(record["image_seed"].tolist(), len(vectors)))
+        grounding = network.ground(features, language, torch.arange(len(vectors)))
+        result: dict[str, Tensor] = {
+            "language": language,
+            "score_logits": grounding.score_logits,
+            "box_deltas": grounding.box_deltas,
+        }
+        result |= {f"attention_logits_{i}": logits for i, logits in enumerate(grounding.attention_logits)}
+        if "boxes_xyxy" in record:
+            sizes = torch.from_numpy(record["image_hw"]).double()
+            boxes = xyxy_to_yxyx(torch.from_numpy(record["boxes_xyxy"]).double(), sizes).float()
+            targets = attention_targets(boxes, size)
+            chosen = answer(grounding, sizes)
+            iou = box_iou(boxes[:, None], yxhw_to_yxyx(grounding.anchors)[None])
+            reachable = decode_at(grounding, iou.argmax(dim=1), sizes)
+            truth = torch.from_numpy(record["boxes_xyxy"]).float()
+            result |= {f"attention_target_{i}": target for i, target in enumerate(targets)}
+            result |= {
+                "annot_yxyx_norm": boxes,
+                "loss": torch.stack(list(grounding_loss(grounding, boxes, targets, LossConfig()))),
+                "pred_boxes_xyxy": chosen.boxes,
+                "pred_scores": chosen.scores,
+                "accuracy": (box_iou(chosen.boxes, truth) >= RIGHT_IOU).float().mean(),
+                "max_accuracy": (box_iou(reachable, truth) >= RIGHT_IOU).float().mean(),
+            }
+    return {name: tensor.double().numpy() for name, tensor in result.items()}
+
+
+def _images(seed: list[int], count: int) -> Tensor:
+    """The record's made-up images: float32 (count, 3, size, size) in 0..1, for seed = [seed, size]."""
+    size = seed[1]
+    return torch.from_numpy(np.random.default_rng(seed).random((count, 3, size, size), dtype=np.float32))
