@@ -38,7 +38,10 @@ def read_word_vectors(path: str | Path, width: int) -> tuple[list[str], np.ndarr
 
 @torch.no_grad()
 def fill_embedding(embedding: nn.Embedding, vectors: np.ndarray | None) -> None:
-    """Set the words' vectors; padding and unknown words become zero, which is what a word list knows of them."""
+    """Set the vectors of the vocabulary's first words, as many as there are; further words keep theirs.
+
+    Padding and unknown words become zero: they say nothing.
+    """
     embedding.weight[: len(SPECIAL)] = 0
     if vectors is not None:
-        embedding.weight[len(SPECIAL) :] = torch.from_numpy(vectors)
+        embedding.weight[len(SPECIAL) : len(SPECIAL) + len(vectors)] = torch.from_numpy(vectors)
