@@ -44,9 +44,8 @@ def run_export(
     """The command line that the exports share; returns the exit code."""
     parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("checkpoint", metavar="CKPT", help="a checkpoint of this project")
-    parser.add_argument(
-        "--repository", type=Path, default=REPOSITORY, metavar="DIR", help="Triton model repository (default: %(default)s)"
-    )
+    where = "Triton model repository (default: %(default)s)"
+    parser.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help=where)
     arguments = parser.parse_args(argv)
     try:
         report = export(Checkpoint.load(arguments.checkpoint), arguments.repository)

@@ -40,7 +40,7 @@ def check_parity(checkpoint: Checkpoint, run: Runner) -> dict[str, Any]:
         report["questions"].append({"images": images, "lengths": lengths})
         for name, a, b in zip(("boxes", "scores", "attention"), ours, theirs, strict=False):
             if a.shape != b.shape:
-                raise ParityError(f"{name} has shape {b.shape} instead of {a.shape} for {images} images, words {lengths}")
+                raise ParityError(f"{name} has shape {b.shape}, not {a.shape}, for {images} images, words {lengths}")
             report[name] = max(report[name], float(np.abs(a - b).max()))
         same += int((ours[3] == theirs[3]).sum())
         total += len(lengths)

@@ -26,8 +26,7 @@ class Branch(nn.Module):
         if self.octaves > 0:
             features = F.avg_pool2d(features, 2**self.octaves)
         elif self.octaves < 0:
-            height, width = features.shape[2] << -self.octaves, features.shape[3] << -self.octaves
-            features = F.interpolate(features, size=(height, width), mode="bilinear", align_corners=True)
+            features = F.interpolate(features, scale_factor=2**-self.octaves, mode="bilinear", align_corners=True)
         features = F.leaky_relu(self.norm1(self.conv1(features)), 0.1)
         return F.leaky_relu(self.norm2(self.conv2(features)), 0.1)
 

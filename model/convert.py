@@ -1,6 +1,6 @@
 """Turn the original authors' GIN checkpoint into ours, and prove that it answers the same.
 
-    python -m model.convert ORIGINAL.pth OUT.pth [--word-vectors FILE] [--size PIXELS] [--check RECORD.npz]
+python -m model.convert ORIGINAL.pth OUT.pth [--word-vectors FILE] [--size PIXELS] [--check RECORD.npz]
 """
 
 import argparse
@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from model.checkpoint import Checkpoint, InvalidCheckpoint, load_plain
@@ -54,9 +53,7 @@ def original_config(image_size: int) -> ModelConfig:
     Their pinned Pillow (before 7.0) resizes with nearest neighbours, which their checkpoints were trained on.
     """
     levels = (4, 5, 6, 7) if image_size in COARSE_SIZES else (3, 4, 5, 6, 7, 8)
-    return ModelConfig(
-        image_size=image_size, pyramid_levels=levels, transposed_diffusion=True, resize_filter="nearest"
-    )
+    return ModelConfig(image_size=image_size, pyramid_levels=levels, transposed_diffusion=True, resize_filter="nearest")
 
 
 def original_name(name: str) -> str:

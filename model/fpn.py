@@ -16,9 +16,7 @@ class FeaturePyramid(nn.Module):
         super().__init__()
         self.levels = tuple(levels)
         self.lateral = nn.ModuleList(nn.Conv2d(map_width, pyramid_width, kernel_size=1) for _ in range(3))
-        self.smooth = nn.ModuleList(
-            nn.Conv2d(pyramid_width, pyramid_width, kernel_size=3, padding=1) for _ in range(3)
-        )
+        self.smooth = nn.ModuleList(nn.Conv2d(pyramid_width, pyramid_width, kernel_size=3, padding=1) for _ in range(3))
         self.p6 = nn.Conv2d(map_width, pyramid_width, kernel_size=3, stride=2, padding=1)
         self.p7 = nn.Conv2d(pyramid_width, pyramid_width, kernel_size=3, stride=2, padding=1)
 
@@ -26,8 +24,7 @@ class FeaturePyramid(nn.Module):
         """maps: three (N, map_width, h, w), finest first. Returns (N, pyramid_width, h, w) for each of `levels`."""
         top_down = [self.lateral[2](maps[2])]
         for lateral, features in ((self.lateral[1], maps[1]), (self.lateral[0], maps[0])):
-            lifted = F.interpolate(top_down[0], size=features.shape[2:])  # nearest
-            top_down.insert(0, lateral(features) + lifted)
+            top_down.insert(0, lateral(features) + F.interpolate(top_down[0], scale_factor=2))  # nearest
         pyramid = [smooth(features) for smooth, features in zip(self.smooth, top_down, strict=True)]
         pyramid.append(self.p6(maps[2]))
         pyramid.append(self.p7(F.relu(pyramid[-1])))

@@ -82,9 +82,7 @@ class GIN(nn.Module):
             score_logits, box_deltas, tuple(logits for _, logits in reasoned), anchors.to(score_logits.device)
         )
 
-    def forward(
-        self, images: Tensor, ids: Tensor, lengths: Tensor, image_index: Tensor | None = None
-    ) -> Grounding:
+    def forward(self, images: Tensor, ids: Tensor, lengths: Tensor, image_index: Tensor | None = None) -> Grounding:
         """Ground N expressions about B images; without `image_index`, expression i is about image i."""
         if image_index is None:
             image_index = torch.arange(len(ids), device=ids.device)

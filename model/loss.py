@@ -52,10 +52,12 @@ def grounding_loss(grounding: Grounding, boxes: Tensor, targets: list[Tensor], c
         positive |= iou > config.positive_iou
     classification = _classification_loss(scores, positive, best, config)
     box = _box_loss(deltas, encode_boxes(yxyx_to_yxhw(boxes)[:, None], grounding.anchors[None]), positive)
-    attention = torch.stack([
-        F.binary_cross_entropy_with_logits(logits.float(), target)
-        for logits, target in zip(grounding.attention_logits, targets, strict=True)
-    ]).mean()
+    attention = torch.stack(
+        [
+            F.binary_cross_entropy_with_logits(logits.float(), target)
+            for logits, target in zip(grounding.attention_logits, targets, strict=True)
+        ]
+    ).mean()
     total = classification + config.box_weight * box + config.attention_weight * attention
     return Losses(total, classification, box, attention)
 

@@ -1,4 +1,4 @@
-"""From a configuration to loaders: annotations read and checked, vocabulary made, scenes generated if none are named."""
+"""From a configuration to loaders: annotations checked, vocabulary made, scenes generated where none are named."""
 
 from dataclasses import dataclass
 from pathlib import Path

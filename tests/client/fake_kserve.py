@@ -1,0 +1,131 @@
+"""A stand-in for Triton that speaks its gRPC protocol and does what a test scripts; it answers known boxes."""
+
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import grpc
+import numpy as np
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+Act = Callable[["FakeServer", grpc.ServicerContext], service_pb2.ModelInferResponse]
+CODE = grpc.StatusCode
+GRID = (3, 4)  # h, w of the attention maps
+
+
+@dataclass
+class Asked:
+    """What one request held."""
+
+    image: bytes
+    expressions: list[bytes]
+    outputs: list[str]
+    timeout_us: int
+    deadline: float
+    model: str
+
+
+@dataclass
+class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
+    """`script` holds what to do for the next requests, one entry each; afterwards all are answered."""
+
+    script: list[Act] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
+    model_is_ready: bool = True
+    port: int = 0
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def ModelReady(
+        self, request: service_pb2.ModelReadyRequest, _context: grpc.ServicerContext
+    ) -> service_pb2.ModelReadyResponse:
+        return service_pb2.ModelReadyResponse(ready=self.model_is_ready and request.name == "gin")
+
+    def ModelInfer(
+        self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext
+    ) -> service_pb2.ModelInferResponse:
+        inputs = dict(zip([i.name for i in request.inputs], request.raw_input_contents, strict=True))
+        (image,), expressions = _strings(inputs["IMAGE"]), _strings(inputs["EXPRESSION"])
+        assert {i.name: list(i.shape) for i in request.inputs} == {"IMAGE": [1], "EXPRESSION": [len(expressions)]}
+        outputs = [o.name for o in request.outputs]
+        timeout_us = request.parameters["timeout"].int64_param
+        self.asked.append(Asked(image, expressions, outputs, timeout_us, context.time_remaining(), request.model_name))
+        act = self.script.pop(0) if self.script else answer
+        return act(self, context)
+
+
+def box_of(n: int) -> tuple[float, float, float, float]:
+    """The box that the fake answers to the n-th expression."""
+    return (n + 0.5, n + 1.0, n + 20.0, n + 10.25)
+
+
+def score_of(n: int) -> float:
+    """The score that the fake answers to the n-th expression."""
+    return 1.0 / (n + 2)
+
+
+def answer(server: FakeServer, _context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+    """Known boxes, scores, and attention maps filled with the expression's number."""
+    count = len(server.asked[-1].expressions)
+    arrays = {
+        "BOX": np.array([box_of(n) for n in range(count)], np.float32),
+        "SCORE": np.array([score_of(n) for n in range(count)], np.float32),
+        "ATTENTION": np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None], (count, *GRID)),
+    }
+    return respond({name: arrays[name] for name in server.asked[-1].outputs})
+
+
+def answering(arrays: dict[str, np.ndarray]) -> Act:
+    """Answers exactly these arrays, right or wrong."""
+    return lambda _server, _context: respond(arrays)
+
+
+def failing(code: grpc.StatusCode, text: str) -> Act:
+    """Ends the call with this status."""
+    return lambda _server, context: context.abort(code, text)
+
+
+def silence(_server: FakeServer, context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+    """Never answers: waits until the caller has given up."""
+    gone = threading.Event()
+    context.add_callback(gone.set)
+    gone.wait(30)
+    return service_pb2.ModelInferResponse()
+
+
+def respond(arrays: dict[str, np.ndarray]) -> service_pb2.ModelInferResponse:
+    """`arrays` as FP32 outputs."""
+    response = service_pb2.ModelInferResponse(model_name="gin")
+    for name, array in arrays.items():
+        response.outputs.add(name=name, datatype="FP32", shape=array.shape)
+        response.raw_output_contents.append(np.ascontiguousarray(array, np.float32).tobytes())
+    return response
+
+
+@contextmanager
+def running(fake: FakeServer) -> Iterator[FakeServer]:
+    """Serve `fake` on its port of this machine, or on a free one if it has none yet."""
+    limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    server = grpc.server(ThreadPoolExecutor(4), options=limits)
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
+    fake.port = server.add_insecure_port(fake.url)
+    server.start()
+    try:
+        yield fake
+    finally:
+        server.stop(None).wait()
+
+
+def _strings(raw: bytes) -> list[bytes]:
+    """Triton's BYTES: each element after its length, 4 bytes little-endian."""
+    values, at = [], 0
+    while at < len(raw):
+        (length,) = struct.unpack_from("<I", raw, at)
+        values.append(raw[at + 4 : at + 4 + length])
+        at += 4 + length
+    return values

@@ -1,0 +1,227 @@
+"""The command line: what it prints, what it saves, and how it ends."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_kserve import CODE, FakeServer, box_of, failing, running, score_of, silence
+from PIL import Image
+
+from client import cli
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    path = tmp_path / "scene.png"
+    Image.new("RGB", (200, 150), "white").save(path)
+    return path
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]:
+    """Exit status and the one line on stderr of a command that prints nothing else."""
+    try:
+        status = cli.main([str(word) for word in words])
+    except SystemExit as ended:  # wrong usage
+        status = int(str(ended.code))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("client: "), err
+    assert err.endswith("\n"), err
+    assert err.count("\n") == 1, err
+    return status, err
+
+
+def test_the_table_is_aligned(server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([str(image), "the red ball", "cup", "左边的\x1b[0m", "--url", server.url]) == 0
+    out, err = capsys.readouterr()
+    lines = out.splitlines()
+    assert lines[0].split() == ["expression", "score", "x1", "y1", "x2", "y2"]
+    assert lines[1].split() == ["the", "red", "ball", "0.500", "0.5", "1.0", "20.0", "10.2"]
+    assert len(lines[0]) == len(lines[1]) == len(lines[2])
+    assert lines[3].startswith("左边的\\x1b[0m  0.250")
+    assert len(lines[3]) == len(lines[0]) - 3  # three letters that take two columns each
+    assert err == ""
+    assert server.asked[0].image == image.read_bytes()
+
+
+def test_json_parses(server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([str(image), "左边", "b", "--json", "--url", server.url]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["image"] == str(image)
+    assert document["milliseconds"] > 0
+    assert [g["expression"] for g in document["groundings"]] == ["左边", "b"]
+    for n, grounding in enumerate(document["groundings"]):
+        assert grounding["box"] == pytest.approx(box_of(n))
+        assert grounding["score"] == pytest.approx(score_of(n), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.JPG", "out.jpeg", "out.webp"])
+def test_save_writes_the_upright_picture_with_boxes(
+    server: FakeServer, tmp_path: Path, sideways: bytes, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "in.jpg").write_bytes(sideways)
+    out = tmp_path / name
+    out.write_bytes(b"an older file")
+    assert cli.main([str(tmp_path / "in.jpg"), "ball", "--save", str(out), "--url", server.url]) == 0
+    with Image.open(out) as saved, Image.open(io.BytesIO(sideways)) as given:
+        assert saved.size == (40, 60)
+        before = np.rot90(np.asarray(given), -1)
+        assert (np.abs(np.asarray(saved.convert("RGB")).astype(int) - before).max(axis=2) > 60).sum() > 20
+    assert sorted(os.listdir(tmp_path)) == sorted(["in.jpg", name])
+    assert capsys.readouterr().out
+
+
+def test_a_failed_save_leaves_the_older_file_and_the_printed_answer(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_image: Image.Image, file: io.BufferedWriter, *_: object, **_options: object) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    older = image.with_name("out.png")
+    older.write_bytes(b"older")
+    monkeypatch.setattr(Image.Image, "save", full)
+    assert cli.main([str(image), "ball", "--save", str(older), "--url", server.url]) == 2
+    out, err = capsys.readouterr()
+    assert "ball" in out
+    assert "No space left on device" in err
+    assert err.count("\n") == 1
+    assert older.read_bytes() == b"older"
+    assert sorted(os.listdir(image.parent)) == ["out.png", "scene.png"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "IMAGE"),
+        (["{image}"], "EXPRESSION"),
+        (["missing.jpg", "a"], "no file 'missing.jpg'"),
+        (["{folder}", "a"], "is a folder"),
+        (["{image}", "a", "--save", "{folder}"], "is a folder"),
+        (["{image}", "a", "--save", "{folder}/out.gif"], ".png"),
+        (["{image}", "a", "--save", "{folder}/none/out.png"], "no folder"),
+        (["{image}", "a", "--save", "/proc/out.png"], "cannot write into /proc"),
+        (["{image}", "a", "--save", "{image}"], "overwrite"),
+        (["{image}", "a", "--url", "http://localhost:8001"], "HOST:PORT"),
+        (["{image}", "a", "--timeout", "soon"], "seconds"),
+        (["{image}", "a", "--timeout", "0"], "seconds"),
+        (["{image}", "a", "--timeout", "nan"], "seconds"),
+        (["{image}", "a", "--nonsense"], "--nonsense"),
+    ],
+)
+def test_wrong_usage_is_said_before_the_server_is_asked(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
+) -> None:
+    words = [word.format(image=image, folder=image.parent) for word in words]
+    url = [] if "--url" in words else ["--url", server.url]
+    status, err = fails(capsys, *words, *url)
+    assert status == 2
+    assert says in err
+    assert not server.asked
+
+
+def test_each_failure_has_its_status_and_line(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = "in ensemble 'gin', out of memory\nAt:\n  model.py(3)"
+    for code, status, says in [
+        (CODE.INVALID_ARGUMENT, 2, "client: out of memory\n"),
+        (CODE.INTERNAL, 1, "failed (out of memory): its log says more"),
+        (CODE.UNAVAILABLE, 1, "cannot answer now (out of memory): try again later"),
+    ]:
+        server.script = [failing(code, broken)] * 3
+        got, err = fails(capsys, image, "a", "--url", server.url)
+        server.script.clear()
+        assert got == status
+        assert says in err
+
+
+def test_no_server_and_no_answer(
+    server: FakeServer, image: Path, nobody: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, err = fails(capsys, image, "a", "--url", nobody)
+    assert status == 1
+    assert f"no server at {nobody}: start one with `python -m serve`" in err
+    server.script = [silence]
+    status, err = fails(capsys, image, "a", "--url", server.url, "--timeout", "0.2")
+    assert status == 1
+    assert "within 0.2 s" in err
+
+
+def test_a_defect_is_one_line_too(
+    image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "Client", lambda *_: 1 / 0)
+    status, err = fails(capsys, image, "a")
+    assert status == 1
+    assert "ZeroDivisionError" in err
+
+
+def command(*words: object) -> list[str]:
+    return [sys.executable, "-m", "client", *map(str, words)]
+
+
+def wait_until_asked(server: FakeServer) -> None:
+    until = time.monotonic() + 20
+    while not server.asked and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def test_help_names_everything() -> None:
+    done = subprocess.run(command("--help"), cwd=ROOT, capture_output=True, text=True, check=True)
+    for word in ("IMAGE", "EXPRESSION", "--json", "--save", "--url", "--timeout", "127.0.0.1:8001"):
+        assert word in done.stdout
+
+
+def test_letters_that_the_terminal_lacks_do_no_harm(server: FakeServer, image: Path) -> None:
+    words = command(image, "左边", "--url", server.url)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"\u5de6\u8fb9" in done.stdout
+
+
+def test_bytes_that_are_no_text_reach_the_server(server: FakeServer, image: Path) -> None:
+    server.script = [failing(CODE.INVALID_ARGUMENT, "EXPRESSION 1 is not UTF-8")]
+    words = [word.encode() for word in command(image, "--url", server.url)]
+    done = subprocess.run([*words, b"caf\xe9"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "client: EXPRESSION 1 is not UTF-8\n")
+    assert server.asked[0].expressions == [b"caf\xe9"]
+
+
+def test_a_reader_that_left_is_no_failure_to_shout_about(server: FakeServer, image: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    words = command(image, "a", "--url", server.url)
+    done = subprocess.run(words, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_an_interrupt_is_one_line(server: FakeServer, image: Path) -> None:
+    server.script = [silence]
+    words = command(image, "a", "--url", server.url, "--timeout", "30")
+    asking = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until_asked(server)
+    asking.send_signal(signal.SIGINT)
+    assert asking.communicate(timeout=20) == ("", "client: stopped\n")
+    assert asking.returncode == 130
+
+
+def test_a_server_that_dies_meanwhile_is_one_line(image: Path) -> None:
+    with running(FakeServer(script=[silence])) as fake:
+        words = command(image, "a", "--url", fake.url, "--timeout", "30")
+        asking = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        wait_until_asked(fake)
+    out, err = asking.communicate(timeout=20)
+    assert (asking.returncode, out, err.count("\n")) == (1, "", 1), err
+    assert err.startswith("client: ")

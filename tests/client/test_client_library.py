@@ -1,0 +1,248 @@
+"""The library: what arrives at the server, what comes back, and which error each failure becomes."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, running, score_of, silence
+
+from client import Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
+
+ROOT = Path(__file__).parents[2]
+WRAPPED = (
+    "in ensemble 'gin', Failed to process the request(s) for model instance 'prepare_0_0', message: "
+    "TritonModelException: EXPRESSION 2 is empty\n\nAt:\n  /srv/model.py(12): execute\n"
+)
+DEAD_STUB = failing(CODE.INTERNAL, "in ensemble 'gin', Stub process 'prepare_0_0' is not healthy.")
+
+
+def test_answers_keep_the_order_of_the_expressions(server: FakeServer) -> None:
+    expressions = ["the red ball", "", "左边的男人", "the red ball", "naïve\0zero"]
+    with Client(server.url) as client:
+        found = client.ground(b"any bytes", expressions)
+    assert [g.expression for g in found] == expressions
+    assert server.asked[0].expressions == [e.encode() for e in expressions]
+    for n, grounding in enumerate(found):
+        assert grounding.box == box_of(n)
+        assert grounding.score == pytest.approx(score_of(n))
+        assert grounding.attention is None
+    assert server.asked[0].model == "gin"
+    assert server.asked[0].outputs == ["BOX", "SCORE"]
+
+
+def test_one_string_is_a_list_of_one_and_any_iterable_will_do(server: FakeServer) -> None:
+    with Client(server.url) as client:
+        assert [g.expression for g in client.ground(b"x", "cup")] == ["cup"]
+        assert [g.expression for g in client.ground(b"x", (e for e in "ab"))] == ["a", "b"]
+
+
+def test_attention_comes_only_when_asked_for(server: FakeServer) -> None:
+    with Client(server.url) as client:
+        found = client.ground(b"x", ["a", "b"], attention=True)
+    assert server.asked[0].outputs == ["BOX", "SCORE", "ATTENTION"]
+    for n, grounding in enumerate(found):
+        assert grounding.attention is not None
+        assert grounding.attention.shape == GRID
+        assert (grounding.attention == n).all()
+
+
+@pytest.mark.parametrize("expressions", [[], [b"bytes"], [None], ["half \ud800"]])
+def test_expressions_that_cannot_be_sent_are_refused_before_asking(server: FakeServer, expressions: list) -> None:
+    with Client(server.url) as client, pytest.raises(Refused):
+        client.ground(b"x", expressions)
+    assert not server.asked
+
+
+def test_a_message_over_the_limit_is_refused(server: FakeServer) -> None:
+    with Client(server.url) as client, pytest.raises(Refused, match="too large"):
+        client.ground(bytes(64 * 2**20), "a")
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (CODE.INVALID_ARGUMENT, Refused),
+        (CODE.RESOURCE_EXHAUSTED, Refused),
+        (CODE.UNAVAILABLE, Unreachable),
+        (CODE.DEADLINE_EXCEEDED, TimedOut),
+        (CODE.NOT_FOUND, ServerFailed),
+        (CODE.INTERNAL, ServerFailed),
+        (CODE.UNKNOWN, ServerFailed),
+        (CODE.UNIMPLEMENTED, ServerFailed),
+        (CODE.CANCELLED, ServerFailed),
+    ],
+)
+def test_each_status_becomes_its_error(server: FakeServer, code: object, error: type[GroundingError]) -> None:
+    server.script = [failing(code, "the cause") for _ in range(3)]
+    with Client(server.url) as client, pytest.raises(error) as caught:
+        client.ground(b"x", "a")
+    assert ("the cause" in str(caught.value)) == (error is not TimedOut)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        "EXPRESSION 2 is empty",
+        "in ensemble 'gin', EXPRESSION 2 is empty",
+        WRAPPED,
+    ],
+)
+def test_the_servers_cause_is_shown_without_its_wrapping(server: FakeServer, wrapped: str) -> None:
+    server.script = [failing(CODE.INVALID_ARGUMENT, wrapped)]
+    with Client(server.url) as client, pytest.raises(Refused) as caught:
+        client.ground(b"x", "a")
+    assert str(caught.value) == "EXPRESSION 2 is empty"
+
+
+@pytest.mark.parametrize("size", [2**10, 255 * 2**10, 257 * 2**10, 4 * 2**20, 32 * 2**20])
+def test_two_unavailable_answers_are_hidden_whatever_the_size(server: FakeServer, size: int) -> None:
+    server.script = [failing(CODE.UNAVAILABLE, "starting")] * 2
+    data = os.urandom(size)
+    with Client(server.url, timeout=60) as client:
+        assert client.ground(data, "a")[0].box == box_of(0)
+    assert [asked.image == data for asked in server.asked] == [True] * 3
+
+
+def test_refusals_are_asked_once(server: FakeServer) -> None:
+    server.script = [failing(CODE.INVALID_ARGUMENT, "no"), failing(CODE.INTERNAL, "broken")]
+    with Client(server.url) as client:
+        for tries in (1, 2):
+            with pytest.raises(GroundingError):
+                client.ground(b"x", "a")
+            assert len(server.asked) == tries
+
+
+def test_the_dead_process_of_one_replica_is_asked_around(server: FakeServer) -> None:
+    server.script = [DEAD_STUB] * 2
+    with Client(server.url) as client:
+        assert client.ground(b"x", "a")[0].box == box_of(0)
+    server.script = [DEAD_STUB] * 3
+    with Client(server.url) as client, pytest.raises(ServerFailed, match="is not healthy"):
+        client.ground(b"x", "a")
+
+
+def test_retries_stop_when_everything_fails(server: FakeServer) -> None:
+    calls = 40
+    server.script = [failing(CODE.UNAVAILABLE, "queue full")] * (3 * calls)
+    with Client(server.url) as client:
+        for _ in range(calls):
+            with pytest.raises(Unreachable, match="queue full"):
+                client.ground(b"x", "a")
+    assert len(server.asked) <= 1.2 * calls
+
+
+def test_every_call_ends_at_its_deadline(server: FakeServer, black_hole: str) -> None:
+    server.script = [silence]
+    for url in (server.url, black_hole):
+        with Client(url, timeout=0.3) as client, pytest.raises(TimedOut, match=rf"{url} within 0\.3 s"):
+            client.ground(b"x", "a")
+    with Client(black_hole, timeout=0.3) as client:
+        assert not client.ready()
+
+
+def test_the_server_is_told_the_deadline(server: FakeServer) -> None:
+    with Client(server.url, timeout=7) as client:
+        client.ground(b"x", "a")
+    assert 0 < server.asked[0].deadline < 7.5  # gRPC sends it rounded up
+    assert 6e6 < server.asked[0].timeout_us <= 7e6
+
+
+def test_nobody_there(nobody: str) -> None:
+    with Client(nobody) as client:
+        assert not client.ready()
+        with pytest.raises(Unreachable, match=f"no server at {nobody}: start one with `python -m serve`"):
+            client.ground(b"x", "a")
+
+
+def test_a_name_that_leads_nowhere() -> None:
+    with Client("nowhere.invalid:8001") as client, pytest.raises((Unreachable, TimedOut)):
+        client.ground(b"x", "a")
+
+
+def test_a_server_that_comes_back_is_used_again() -> None:
+    with running(FakeServer()) as first:
+        client = Client(first.url)
+        assert client.ready()
+    with pytest.raises(Unreachable):
+        client.ground(b"x", "a")
+    with running(FakeServer(port=first.port)):
+        for _ in range(100):
+            if client.ready():
+                break
+            time.sleep(0.1)
+        assert client.ground(b"x", "a")
+    client.close()
+
+
+def test_ready_asks_for_the_model(server: FakeServer) -> None:
+    with Client(server.url) as client:
+        assert client.ready()
+        server.model_is_ready = False
+        assert not client.ready()
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"BOX": np.zeros((1, 4)), "SCORE": np.zeros(1)},
+        {"BOX": np.zeros((2, 5)), "SCORE": np.zeros(2)},
+        {"BOX": np.full((2, 4), np.nan), "SCORE": np.zeros(2)},
+        {"BOX": np.zeros((2, 4)), "SCORE": np.full(2, np.inf)},
+        {"BOX": np.zeros((2, 4))},
+        {},
+        {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2), "ATTENTION": np.zeros((2, 9))},
+        {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2)},
+    ],
+)
+def test_an_answer_that_is_not_boxes_is_the_servers_failure(server: FakeServer, arrays: dict) -> None:
+    server.script = [answering(arrays)]
+    with Client(server.url) as client, pytest.raises(ServerFailed, match="answer"):
+        client.ground(b"x", ["a", "b"], attention=True)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8001", "localhost", "localhost:", ":8001", "a:0", "a:65536", "a b:1", ""]
+)
+def test_wrong_addresses_are_found_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="HOST:PORT"):
+        Client(url)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+def test_no_call_without_a_deadline(timeout: float) -> None:
+    with pytest.raises(ValueError, match="timeout"):
+        Client(timeout=timeout)
+
+
+@pytest.mark.parametrize("url", ["localhost:8001", "[::1]:8001", "gin.example.org:443", "dns:///gin:8001"])
+def test_right_addresses_are_taken(url: str) -> None:
+    Client(url).close()
+
+
+def test_a_grounding_is_a_plain_value() -> None:
+    one = Grounding("a", (0.0, 1.0, 2.0, 3.0), 0.5, np.zeros((2, 2)))
+    assert one == Grounding("a", (0.0, 1.0, 2.0, 3.0), 0.5)
+    assert len({one, one}) == 1
+
+
+def test_a_web_proxy_in_the_environment_is_passed_by(
+    server: FakeServer, nobody: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", f"http://{nobody}")
+    monkeypatch.delenv("no_proxy", raising=False)
+    with Client(server.url) as client:
+        assert client.ready()
+
+
+def test_the_client_imports_only_what_a_robot_installs() -> None:
+    check = (
+        "import sys, client, client.cli, client.draw, client.library;"
+        "own = {'torch', 'torchvision', 'onnxruntime', 'model', 'train', 'export', 'serve', 'rich', 'gradio'};"
+        "print(sorted(own & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

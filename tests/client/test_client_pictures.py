@@ -1,0 +1,82 @@
+"""Pictures of every kind: each arrives at the server with every pixel, or is refused before it is sent."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_kserve import FakeServer
+from PIL import Image
+
+from client import Client, Refused
+
+
+def sent_pixels(server: FakeServer) -> np.ndarray:
+    """The pixels of the image that arrived last."""
+    with Image.open(io.BytesIO(server.asked[-1].image)) as image:
+        return np.asarray(image)
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_arrive_unchanged(server: FakeServer, kind: type) -> None:
+    data = bytes(range(256)) + b"\0\0\0"  # zeros at the end, which NumPy strings lose
+    with Client(server.url) as client:
+        client.ground(kind(data), "a")
+    assert server.asked[0].image == data
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_file_arrives_unread(server: FakeServer, tmp_path: Path, kind: type) -> None:
+    path = tmp_path / "not an image.jpg"
+    path.write_bytes(b"\xff\xd8 broken")
+    with Client(server.url) as client:
+        client.ground(kind(path), "a")
+    assert server.asked[0].image == b"\xff\xd8 broken"
+
+
+def test_arrays_arrive_with_every_pixel(server: FakeServer, pixels: np.ndarray) -> None:
+    with Client(server.url) as client:
+        for array in (pixels, pixels[:, :, 0], pixels[::-1, ::2], np.asfortranarray(pixels), pixels[:1, :1]):
+            client.ground(array, "a")
+            assert np.array_equal(sent_pixels(server), array)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "I;16", "CMYK", "YCbCr"])
+def test_pillow_images_arrive_with_every_pixel(server: FakeServer, pixels: np.ndarray, mode: str) -> None:
+    if mode == "I;16":
+        image = Image.fromarray(pixels[:, :, 0].astype(np.uint16) * 257)
+    else:
+        image = Image.fromarray(pixels).convert(mode)
+    with Client(server.url) as client:
+        client.ground(image, "a")
+    expected = image.convert("RGB") if mode in ("CMYK", "YCbCr") else image
+    assert np.array_equal(sent_pixels(server), np.asarray(expected))
+
+
+def test_a_pillow_image_arrives_upright(server: FakeServer, sideways: bytes) -> None:
+    with Client(server.url) as client, Image.open(io.BytesIO(sideways)) as image:
+        client.ground(image, "a")
+        assert np.array_equal(sent_pixels(server), np.rot90(np.asarray(image), -1))
+    assert Image.open(io.BytesIO(server.asked[0].image)).getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        ("no such file.jpg", "no file"),
+        (".", "is a folder"),
+        ("\0", "cannot read"),
+        ("/dev/zero", "too large to send"),
+        (np.zeros((4, 4, 3)), "float64"),
+        (np.zeros((4, 4, 4), np.uint8), "(4, 4, 4)"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (Image.new("RGB", (4, 0)), "no pixels"),
+        (Image.new("F", (4, 4)), "mode F"),
+        (Image.new("I", (4, 4)), "mode I"),
+        (None, "NoneType"),
+    ],
+)
+def test_images_that_cannot_be_sent_are_refused_before_asking(server: FakeServer, image: object, says: str) -> None:
+    with Client(server.url) as client, pytest.raises(Refused, match=says.replace("(", r"\(").replace(")", r"\)")):
+        client.ground(image, "a")  # type: ignore[arg-type]
+    assert not server.asked

@@ -1,0 +1,90 @@
+"""Generate scenes: pictures of coloured shapes with expressions that need reading.
+
+    python -m train.data.scenes --out DIR --count N --seed S
+
+Writes DIR/images/*.jpg and DIR/scenes.csv (`img_id,bbox,query`, several rows per picture). The same seed gives the
+same files.
+"""
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from train.data.drawing import draw_scene
+from train.data.wording import describe
+from train.data.world import COUNTS, Scene, Thing, lay_out
+
+EXPRESSIONS = 4  # per picture, unless asked otherwise
+QUALITY = 90  # of the JPEG files
+
+
+def make_scene(seed: int, number: int, expressions: int) -> tuple[Scene, list[tuple[str, Thing]], np.random.Generator]:
+    """Scene `number` of a seed with (expression, thing meant) pairs, and the generator that draws it."""
+    random = np.random.default_rng([seed, number])
+    while True:
+        scene = lay_out(random)
+        described = describe(scene, expressions, random) if len(scene.things) >= COUNTS[0] else None
+        if described is not None:
+            return scene, [(words, target) for words, _, target in described], random
+
+
+def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSIONS, workers: int | None = None) -> Path:
+    """Write `count` pictures and their rows; returns the CSV's path. Raises FileExistsError if it is there already.
+
+    The CSV is written last, so where it is, everything is.
+    """
+    path = out / "scenes.csv"
+    if path.exists():
+        raise FileExistsError(f"{path} exists already")
+    (out / "images").mkdir(parents=True, exist_ok=True)
+    write = partial(_write_one, out / "images", seed, expressions)
+    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+        written = pool.map(write, range(count), chunksize=16)
+        console = Console(stderr=True)
+        shown = track(written, f"scenes {out}", count, console=console, transient=True)
+        rows = [row for rows in (shown if console.is_terminal else written) for row in rows]
+    temporary = path.with_suffix(".part")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["img_id", "bbox", "query"])
+        writer.writerows(rows)
+    temporary.replace(path)
+    return path
+
+
+def _write_one(images: Path, seed: int, expressions: int, number: int) -> list[tuple[str, str, str]]:
+    scene, described, random = make_scene(seed, number, expressions)
+    name = f"{number:06d}.jpg"
+    draw_scene(scene, random).save(images / name, quality=QUALITY)
+    return [(name, str(list(thing.box)), words) for words, thing in described]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.data.scenes", description="Generate scenes.")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--count", type=int, required=True, metavar="N", help="pictures")
+    parser.add_argument("--seed", type=int, required=True, metavar="S", help="0 or more")
+    parser.add_argument("--expressions", type=int, default=EXPRESSIONS, metavar="K", help="per picture (default: 4)")
+    arguments = parser.parse_args(argv)
+    if arguments.count < 1 or arguments.seed < 0 or not 2 <= arguments.expressions <= 12:
+        parser.error("--count must be 1 or more, --seed 0 or more, --expressions 2 to 12")
+    try:
+        print(write_scenes(arguments.out, arguments.count, arguments.seed, arguments.expressions))
+    except OSError as error:
+        print(f"train.data.scenes: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
