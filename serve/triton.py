@@ -1,0 +1,62 @@
+"""The Triton server program that `pip install nvidia-pytriton` brings, and what it needs around it."""
+
+import importlib.util
+import os
+import shutil
+import site
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BACKENDS = Path(__file__).resolve().parent / "backends"
+
+
+class TritonMissing(RuntimeError):
+    """The server program is not installed, or not for this Python; the message says what to do."""
+
+
+def package() -> Path:
+    """The wheel's folder with the server, found without importing it."""
+    spec = importlib.util.find_spec("pytriton")
+    folder = Path(spec.origin).parent / "tritonserver" if spec is not None and spec.origin else None
+    if folder is None or not (folder / "bin" / "tritonserver").is_file():
+        raise TritonMissing("the Triton server is not installed; run `pip install nvidia-pytriton==0.7.0`")
+    return folder
+
+
+def program() -> Path:
+    """The server program."""
+    return package() / "bin" / "tritonserver"
+
+
+def build_backends(folder: Path) -> None:
+    """Fill a backend directory: Triton's `python` with the stub of this interpreter, and this project's own."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    stub = package() / "python_backend_stubs" / version / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise TritonMissing(f"the installed Triton server has no Python backend for Python {version}")
+    shutil.copytree(package() / "backends" / "python", folder / "python")
+    shutil.copy2(stub, folder / "python")
+    for backend in BACKENDS.iterdir():
+        if (backend / "model.py").is_file():
+            shutil.copytree(backend, folder / backend.name, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def backend_names() -> set[str]:
+    """The backends that `build_backends` provides."""
+    return {"python"} | {backend.name for backend in BACKENDS.iterdir() if (backend / "model.py").is_file()}
+
+
+def environment() -> dict[str, str]:
+    """Environment of the server: where the loader finds libpython and the wheel's libraries, and Python its packages.
+
+    The server embeds the base interpreter, so a virtual environment's packages must be named.
+    """
+    libraries = [sysconfig.get_config_var("LIBDIR"), str(package().parent.parent / "nvidia_pytriton.libs")]
+    libraries += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
+    packages = [str(ROOT), *site.getsitepackages(), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {
+        "LD_LIBRARY_PATH": os.pathsep.join(libraries),
+        "PYTHONPATH": os.pathsep.join(packages),
+    }
