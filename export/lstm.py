@@ -18,10 +18,14 @@ class OnnxLSTM(nn.Module):
     def __init__(self, lstm: nn.LSTM) -> None:
         super().__init__()
         self.width = lstm.hidden_size
+        weights = lstm.state_dict()
+        self.weight: Tensor
+        self.recurrence: Tensor
+        self.bias: Tensor
         # ONNX wants a leading axis of directions
-        self.register_buffer("weight", self._reorder(lstm.weight_ih_l0)[None])
-        self.register_buffer("recurrence", self._reorder(lstm.weight_hh_l0)[None])
-        biases = [self._reorder(bias) for bias in (lstm.bias_ih_l0, lstm.bias_hh_l0)]
+        self.register_buffer("weight", self._reorder(weights["weight_ih_l0"])[None])
+        self.register_buffer("recurrence", self._reorder(weights["weight_hh_l0"])[None])
+        biases = [self._reorder(bias) for bias in (weights["bias_ih_l0"], weights["bias_hh_l0"])]
         self.register_buffer("bias", torch.cat(biases)[None])
 
     @staticmethod
@@ -46,5 +50,5 @@ class OnnxLSTM(nn.Module):
 def with_free_word_count(network: GIN) -> GIN:
     """A copy of the network whose expression encoder exports with any number of words."""
     network = copy.deepcopy(network)
-    network.expression.forward_lstm = OnnxLSTM(network.expression.forward_lstm)
+    network.expression.add_module("forward_lstm", OnnxLSTM(network.expression.forward_lstm))
     return network

@@ -11,7 +11,7 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
             dynamic_shapes=free,
             opset_version=OPSET,
         )
+    assert program is not None  # only the TorchScript-based exporter returns nothing
     model = program.model_proto
     _name_axes(model)
     onnx.checker.check_model(model, full_check=True)
@@ -89,7 +90,7 @@ def _name_axes(model: onnx.ModelProto) -> None:
 
 
 @contextlib.contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Keep the exporter's progress and warnings, which tell a user nothing, off the screen."""
     level = logging.getLogger("torch").level
     logging.getLogger("torch").setLevel(logging.ERROR)

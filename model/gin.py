@@ -1,6 +1,6 @@
 """GIN, the Real-time Global Inference Network (Zhou et al., 2019): an image and an expression to scored boxes."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,13 +58,17 @@ class GIN(nn.Module):
             config.pyramid_width, config.language_width, config.head_width, config.head_layers, config.anchors_per_cell
         )
 
+    @property
+    def _afs(self) -> list[AdaptiveFeatureSelection]:
+        return cast(list[AdaptiveFeatureSelection], list(self.afs))
+
     def encode_image(self, images: Tensor) -> list[Tensor]:
         """images: (B, 3, H, W) float RGB in 0..1, H and W multiples of 32. Returns (B, 3, C, h, w) per level.
 
         Knows no language, so one result serves every expression about the image.
         """
         maps = self.backbone(images)
-        return [afs.bring(maps) for afs in self.afs]
+        return [afs.bring(maps) for afs in self._afs]
 
     def encode_expression(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids: (N, T) int64. lengths: (N,) int64. Returns (N, D)."""
@@ -72,7 +76,7 @@ class GIN(nn.Module):
 
     def ground(self, features: list[Tensor], expressions: Tensor, image_index: Tensor) -> Grounding:
         """features: from `encode_image`. expressions: (N, D). image_index: (N,) int64 in 0..B-1."""
-        selected = [afs.select(level, expressions, image_index) for afs, level in zip(self.afs, features, strict=True)]
+        selected = [afs.select(level, expressions, image_index) for afs, level in zip(self._afs, features, strict=True)]
         reasoned = [garan(level, expressions) for garan, level in zip(self.garan, selected, strict=True)]
         pyramid = self.fpn([level for level, _ in reasoned])
         score_logits, box_deltas = self.head(pyramid, expressions)

@@ -22,10 +22,9 @@ class Head(nn.Module):
             nn.Conv2d(before, after, kernel_size=3, padding=1) for before, after in pairwise(channels)
         )
         self.output = nn.Conv2d(width, anchors_per_cell * 5, kernel_size=3, padding=1)
-        with torch.no_grad():
-            bias = self.output.bias.view(anchors_per_cell, 5)  # four deltas, then the score
-            bias[:, :4] = 0
-            bias[:, 4] = INITIAL_SCORE
+        bias = torch.zeros(anchors_per_cell, 5)  # four deltas, then the score
+        bias[:, 4] = INITIAL_SCORE
+        self.output.bias = nn.Parameter(bias.flatten())
 
     def forward(self, pyramid: Sequence[Tensor], expressions: Tensor) -> tuple[Tensor, Tensor]:
         """pyramid: (N, C, h, w) per level. expressions: (N, D).

@@ -98,10 +98,8 @@ class Server:
         """End the server and everything that it started; remove what it left."""
         if self._process is not None:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(EXIT_TIMEOUT + 5)
-            except subprocess.TimeoutExpired:
-                pass
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # stubs that outlived it
             self._process.wait()
@@ -152,7 +150,8 @@ class Server:
 
     def _read_log(self) -> None:
         process = self._process
-        assert process is not None and process.stdout is not None
+        assert process is not None
+        assert process.stdout is not None
         for line in process.stdout:
             self._log.append(line.rstrip())
             if self.verbose:

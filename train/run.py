@@ -8,17 +8,19 @@ Without arguments: the demo configuration (configs/demo.yaml) on generated scene
 
 import dataclasses
 import json
+import math
 import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from model.checkpoint import Checkpoint
 from model.gin import GIN
@@ -47,14 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def start_process_group() -> torch.device:
     """Join the ranks that torchrun started (or be the only one) and take this rank's device."""
-    alone = {} if "RANK" in os.environ else {"rank": 0, "world_size": 1, "store": dist.HashStore()}
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+    if on_gpu:
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device, **alone)
+    backend, pinned = ("nccl", device) if on_gpu else ("gloo", None)
+    if "RANK" in os.environ:
+        dist.init_process_group(backend, device_id=pinned)
     else:
-        device = torch.device("cpu")
-        dist.init_process_group("gloo", **alone)
+        dist.init_process_group(backend, device_id=pinned, rank=0, world_size=1, store=dist.HashStore())
     return device
 
 
@@ -66,14 +69,15 @@ def train(config: TrainConfig, device: torch.device) -> None:
     data = load_data(config, resumed)
     network = build_network(config, data, resumed, device)
     optimizer = build_optimizer(network, config.optim)
-    per_step, per_epoch = build_schedules(optimizer, config.optim, len(data.train))
-    state = {"epoch": 0, "best": -1.0}
+    schedule = build_schedule(optimizer, config.optim, len(data.train))
+    per_step = None if isinstance(schedule, ReduceLROnPlateau) else schedule
+    epochs_done, best = 0, -1.0
     if resumed is not None and resumed.training is not None:
         optimizer.load_state_dict(resumed.training["optimizer"])
-        (per_step or per_epoch).load_state_dict(resumed.training["schedule"])
-        state = {name: resumed.training[name] for name in state}
+        schedule.load_state_dict(resumed.training["schedule"])
+        epochs_done, best = resumed.training["epoch"], resumed.training["best"]
     parallel = DistributedDataParallel(network, device_ids=[device.index] if device.type == "cuda" else None)
-    for epoch in range(state["epoch"], config.optim.epochs):
+    for epoch in range(epochs_done, config.optim.epochs):
         started = time.monotonic()
         data.sampler.set_epoch(epoch)
         with EpochProgress(epoch, config.optim.epochs, len(data.train), shown=first) as progress:
@@ -82,17 +86,15 @@ def train(config: TrainConfig, device: torch.device) -> None:
                 config.optim.precision, config.optim.clip_norm, progress,
             )  # fmt: skip
         scores = evaluate(network, data.val, device)
-        if per_epoch is not None:
-            per_epoch.step(scores.accuracy)
-        is_best = scores.accuracy > state["best"]
-        state = {"epoch": epoch + 1, "best": max(scores.accuracy, state["best"])}
+        if isinstance(schedule, ReduceLROnPlateau):
+            schedule.step(scores.accuracy)
+        is_best, best = scores.accuracy > best, max(scores.accuracy, best)
         if first:
-            training = state | {
-                "optimizer": optimizer.state_dict(), "schedule": (per_step or per_epoch).state_dict()
-            }  # fmt: skip
             plain = Checkpoint(config.model, data.vocabulary, network.state_dict())
             if is_best:
                 plain.save(out / "best.pth")
+            training: dict[str, Any] = {"epoch": epoch + 1, "best": best}
+            training |= {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict()}
             dataclasses.replace(plain, training=training).save(out / "last.pth")
             report(out, epoch, losses, dataclasses.asdict(scores), time.monotonic() - started, is_best)
 
@@ -117,23 +119,21 @@ def build_network(config: TrainConfig, data: Data, resumed: Checkpoint | None, d
     else:
         network = GIN(config.model, len(data.vocabulary))
         fill_embedding(network.expression.embedding, data.vectors)
-    return network.to(device, memory_format=torch.channels_last)
+    return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def build_optimizer(network: GIN, config: OptimConfig) -> Optimizer:
     """AdamW, which is Adam where weight decay is zero; vectors (biases, norms) do not decay."""
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    vectors = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
+    matrices = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    vectors = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
     return AdamW(groups, lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
-def build_schedules(
-    optimizer: Optimizer, config: OptimConfig, steps_per_epoch: int
-) -> tuple[LRScheduler | None, ReduceLROnPlateau | None]:
-    """One schedule: either stepped with each batch, or with each epoch's accuracy."""
+def build_schedule(optimizer: Optimizer, config: OptimConfig, steps_per_epoch: int) -> LambdaLR | ReduceLROnPlateau:
+    """Either stepped with each batch (cosine), or with each epoch's accuracy (plateau)."""
     if config.schedule == "plateau":
-        return None, ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=config.patience)
+        return ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=config.patience)
     total = config.epochs * steps_per_epoch
     warmup = max(1, round(config.warmup * total))
 
@@ -141,9 +141,9 @@ def build_schedules(
         if step < warmup:
             return (step + 1) / warmup
         done = min(1.0, (step - warmup) / max(1, total - warmup))
-        return 0.5 * (1 + torch.cos(torch.tensor(torch.pi * done)).item())
+        return 0.5 * (1 + math.cos(math.pi * done))
 
-    return LambdaLR(optimizer, factor), None
+    return LambdaLR(optimizer, factor)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,17 +15,19 @@ from model.word_vectors import read_word_vectors
 from model.words import Vocabulary
 from train.config import ScenesConfig, TrainConfig
 from train.data.annotations import Row, check_pictures, read_rows
-from train.data.dataset import Batch, GroundingDataset, collate
+from train.data.dataset import GroundingDataset, collate
 from train.data.scenes import write_scenes
+
+Loader = DataLoader[Any]  # its batches are `Batch`: collated samples, which the type of a loader cannot say
 
 
 @dataclass(frozen=True)
 class Data:
     """What training needs: this rank's loaders, the sampler to tell the epoch, vocabulary and word vectors."""
 
-    train: DataLoader[Batch]
-    val: DataLoader[Batch]
-    sampler: DistributedSampler
+    train: Loader
+    val: Loader
+    sampler: DistributedSampler[Any]
     vocabulary: Vocabulary
     vectors: np.ndarray | None
 
@@ -42,7 +45,7 @@ def load_data(config: TrainConfig, resumed: Checkpoint | None) -> Data:
     preparation = Preparation(config.model.image_size, config.model.resize_filter, config.model.max_words, vocabulary)
     data = config.data
     train = GroundingDataset(train_rows, preparation, data.share_images, draw=True)
-    sampler = DistributedSampler(train, seed=config.seed, drop_last=True)
+    sampler: DistributedSampler[Any] = DistributedSampler(train, seed=config.seed, drop_last=True)
     if len(sampler) < data.batch_size:
         raise ValueError(f"{len(train)} samples do not fill a batch of {data.batch_size} on each rank")
     train_loader = DataLoader(
@@ -52,7 +55,7 @@ def load_data(config: TrainConfig, resumed: Checkpoint | None) -> Data:
     return Data(train_loader, evaluation_loader(val_rows, preparation, data.workers), sampler, vocabulary, vectors)
 
 
-def evaluation_loader(rows: list[Row], preparation: Preparation, workers: int) -> DataLoader[Batch]:
+def evaluation_loader(rows: list[Row], preparation: Preparation, workers: int) -> Loader:
     """This rank's share of the rows, each of them once over all ranks; a picture's rows share its image part."""
     dataset = GroundingDataset(rows, preparation, share_images=True, draw=False)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)

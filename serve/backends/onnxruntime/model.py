@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))  # Triton's interpreter ignores it
 
@@ -36,7 +37,7 @@ class TritonPythonModel:
         """One response per request, each run on its own."""
         return [self._respond(request) for request in requests]
 
-    def _respond(self, request: object) -> object:
+    def _respond(self, request: Any) -> Any:
         if request.is_cancelled():
             return _error("the request was cancelled", pb_utils.TritonError.CANCELLED)
         try:
@@ -82,10 +83,11 @@ def _open(path: Path, options: onnxruntime.SessionOptions, on_gpu: bool, device:
 
 def _check_names(kind: str, configured: list[dict], found: list[str], path: Path) -> list[str]:
     names = [entry["name"] for entry in configured]
-    if kind == "input" and set(names) != set(found) or not set(names) <= set(found):
+    unfed = set(found) - set(names) if kind == "input" else set()
+    if unfed or not set(names) <= set(found):
         raise pb_utils.TritonModelException(f"{path} has the {kind}s {found}, its configuration has {names}")
     return names
 
 
-def _error(message: str, code: int) -> object:
+def _error(message: str, code: int) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 # Triton's embedded interpreter ignores PYTHONPATH; without one, the checkout around this file is taken.
 ROOT = str(Path(__file__).resolve().parents[3])
@@ -27,7 +28,7 @@ class TritonPythonModel:
         """One response per request."""
         return [self._respond(request) for request in requests]
 
-    def _respond(self, request: object) -> object:
+    def _respond(self, request: Any) -> Any:
         if request.is_cancelled():
             return _error("the request was cancelled", pb_utils.TritonError.CANCELLED)
         try:
@@ -38,7 +39,7 @@ class TritonPythonModel:
             pb_utils.Logger.log_error(traceback.format_exc())
             return _error(f"preparing the inputs failed: {type(error).__name__}", pb_utils.TritonError.INTERNAL)
 
-    def _prepare(self, request: object) -> list:
+    def _prepare(self, request: Any) -> list:
         image = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
         expressions = pb_utils.get_input_tensor_by_name(request, "EXPRESSION").as_numpy()
         try:
@@ -59,5 +60,5 @@ class TritonPythonModel:
         return [pb_utils.Tensor(name, array) for name, array in arrays.items()]
 
 
-def _error(message: str, code: int) -> object:
+def _error(message: str, code: int) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -1,0 +1,28 @@
+# Everything runs in .venv, which is made with the exact versions of constraints.txt.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup demo test lint clean
+
+setup: .venv/.ready
+
+.venv/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,serve,train,export,dev]'
+	touch $@
+
+demo: setup  ## export the demo network, serve it, ask it three questions about a picture
+	$(BIN)/python -m export.onnx checkpoints/demo.pth
+	$(BIN)/python demo.py
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -q
+
+clean:
+	rm -rf .venv demo runs triton_repo/*/[0-9]*/model.onnx triton_repo/*/[0-9]*/model.pt \
+	  triton_repo/*/[0-9]*/preparation.json triton_repo/*/[0-9]*/parity.json
