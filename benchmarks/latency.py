@@ -1,0 +1,203 @@
+"""Latency of one image and one expression, from eager PyTorch to a Triton server asked over gRPC.
+
+    python benchmarks/latency.py [CKPT] [--repeats N] [--record FILE]
+
+All ways are measured in turn, round after round, so that a change of the machine's speed meets them alike. Prints a
+table and, with --record, writes the figures with machine, versions and commit as JSON.
+"""
+
+import argparse
+import io
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+import tritonclient.grpc as triton
+from rich.console import Console
+from rich.table import Table
+
+from client.library import Client
+from export import onnx, torchscript
+from export.served import INPUTS, OUTPUTS, ServedNetwork
+from model.checkpoint import Checkpoint
+from model.preparation import Preparation
+from serve import Server
+from serve.repository import DEFAULT
+from train.data.drawing import draw_scene
+from train.data.scenes import make_scene
+
+REAL_TIME = 1000 / 30  # milliseconds a frame
+WARM_UP = 10  # rounds
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Latency of one image and one expression.")
+    parser.add_argument("checkpoint", nargs="?", default=CHECKPOINT, metavar="CKPT", help="default: %(default)s")
+    parser.add_argument("--repeats", type=int, default=100, metavar="N", help="rounds (default: 100)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    arguments = parser.parse_args(argv)
+    if arguments.repeats < 1:
+        parser.error(f"--repeats is {arguments.repeats}; it must be 1 or more")
+    try:
+        checkpoint = Checkpoint.load(arguments.checkpoint)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    samples, split = measure(checkpoint, arguments.repeats)
+    rows = {name: summarise(values) for name, values in samples.items()}
+    show(rows, split)
+    if arguments.record:
+        record = {"checkpoint": str(arguments.checkpoint), "repeats": arguments.repeats, **machine()}
+        record |= {"milliseconds": rows, "triton_split_milliseconds": split}
+        arguments.record.parent.mkdir(parents=True, exist_ok=True)
+        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(checkpoint: Checkpoint, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Milliseconds of every round for every way, and the mean parts of the served answer."""
+    picture, expression = example()
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "triton_repo"
+        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("model.onnx", "model.pt", "*.json"))
+        onnx.export(checkpoint, repository)
+        torchscript.export(checkpoint, repository)
+        ways = in_process_ways(checkpoint, repository, picture, expression)
+        with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+            url = f"{server.address}:{server.grpc_port}"
+            with Client(url) as client:
+                ways["Triton over gRPC, whole answer"] = lambda: client.ground(picture, expression)
+                run_rounds(ways, WARM_UP)
+                before = server_times(url)
+                samples = run_rounds(ways, repeats)
+                after = server_times(url)
+    split = {name: (after[name] - before[name]) / repeats for name in after}
+    split["transport and scheduling"] = float(np.mean(samples["Triton over gRPC, whole answer"])) - sum(split.values())
+    return samples, split
+
+
+def example() -> tuple[bytes, str]:
+    """A generated picture as JPEG bytes, and one of its expressions."""
+    scene, described, random = make_scene(seed=2026, number=0, expressions=4)
+    file = io.BytesIO()
+    draw_scene(scene, random).save(file, "JPEG", quality=90)
+    return file.getvalue(), described[0][0]
+
+
+def in_process_ways(
+    checkpoint: Checkpoint, repository: Path, picture: bytes, expression: str
+) -> dict[str, Callable[[], Any]]:
+    """What is measured inside this process: the preparation, and the network in each form on each device."""
+    preparation = checkpoint.preparation
+    inputs = prepare(preparation, picture, expression)
+    ways: dict[str, Callable[[], Any]] = {"preparation": lambda: prepare(preparation, picture, expression)}
+    for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
+        tensors = [torch.from_numpy(array).to(device) for array in inputs]
+        eager = ServedNetwork(checkpoint.network()).to(device)
+        script = torch.jit.load(str(repository / "gin_torchscript" / "1" / "model.pt"), map_location=device)
+        ways[f"network, PyTorch eager, {device}"] = torch_way(eager, tensors)
+        ways[f"network, TorchScript, {device}"] = torch_way(script, tensors)
+    path = str(repository / "gin_onnx" / "1" / "model.onnx")
+    feed = dict(zip(INPUTS, inputs, strict=True))
+    for provider in ("CPUExecutionProvider", "CUDAExecutionProvider"):
+        if provider == "CUDAExecutionProvider" and not torch.cuda.is_available():
+            continue
+        if provider not in onnxruntime.get_available_providers():
+            continue
+        session = onnxruntime.InferenceSession(path, providers=[provider])
+        if session.get_providers()[0] == provider:  # it falls back to the CPU without a word
+            name = f"network, ONNX Runtime, {provider.removesuffix('ExecutionProvider')}"
+            ways[name] = lambda session=session: session.run(list(OUTPUTS), feed)
+    return ways
+
+
+def torch_way(network: torch.nn.Module, tensors: list[torch.Tensor]) -> Callable[[], Any]:
+    """One call of a network, until its answer is on the CPU."""
+
+    def run() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            return [output.cpu() for output in network(*tensors)]
+
+    return run
+
+
+def prepare(preparation: Preparation, picture: bytes, expression: str) -> list[np.ndarray]:
+    """The network's inputs, in the order of `INPUTS`."""
+    pixels, size = preparation.image(picture)
+    ids, lengths = preparation.expressions([expression])
+    return [pixels[None], ids, lengths, np.zeros(1, dtype=np.int64), np.array([size], dtype=np.int64)]
+
+
+def run_rounds(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Milliseconds of each way, one call of each per round."""
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            started = time.perf_counter()
+            way()
+            samples[name].append(1000 * (time.perf_counter() - started))
+    return samples
+
+
+def server_times(url: str) -> dict[str, float]:
+    """Milliseconds that the server has spent in each member of `gin` so far, from its own statistics."""
+    with triton.InferenceServerClient(url) as client:
+        models = client.get_inference_statistics(as_json=True)["model_stats"]
+    spent = {model["name"]: int(model["inference_stats"]["success"].get("ns", 0)) / 1e6 for model in models}
+    return {"preparation": spent["gin_prepare"], "network": spent["gin_onnx"]}
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """Median, p90 and p99 of milliseconds."""
+    median, p90, p99 = np.percentile(values, (50, 90, 99))
+    return {"median": round(float(median), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
+
+
+def show(rows: dict[str, dict[str, float]], split: dict[str, float]) -> None:
+    """The table on screen."""
+    table = Table("one image, one expression", "median ms", "p90", "p99", "of real time")
+    for name, row in rows.items():
+        share = f"{row['median'] / REAL_TIME:.0%}"
+        table.add_row(name, f"{row['median']:.2f}", f"{row['p90']:.2f}", f"{row['p99']:.2f}", share)
+    table.add_section()
+    for name, value in split.items():
+        table.add_row(f"  of the served answer: {name} (mean)", f"{value:.2f}", "", "", f"{value / REAL_TIME:.0%}")
+    table.add_section()
+    table.add_row("real time: 30 frames a second", f"{REAL_TIME:.2f}", "", "", "100%")
+    Console(width=100 if not sys.stdout.isatty() else None).print(table)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    cpu = next(
+        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        platform.processor(),
+    )
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit,
+        "machine": {"cpu": cpu, "cores": torch.get_num_threads(), "gpu": gpu},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "triton": "2.51 (nvidia-pytriton 0.7.0)",
+        },
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
