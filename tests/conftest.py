@@ -29,13 +29,14 @@ SMALL = ModelConfig(
 
 @pytest.fixture(scope="session")
 def checkpoint() -> Checkpoint:
-    """A small network whose random weights spread scores and boxes, so that answers differ."""
+    """A small network with random weights whose norms have seen images, so that images and words matter."""
     torch.manual_seed(0)
-    network = GIN(SMALL, len(Vocabulary(WORDS)))
+    network = GIN(SMALL, len(Vocabulary(WORDS))).train()
+    ids = torch.randint(1, len(Vocabulary(WORDS)), (16, 5))
     with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if name.startswith("head.output"):
-                parameter.mul_(4)
+        for _ in range(30):
+            network(torch.rand(16, 3, 64, 64) * torch.rand(16, 3, 1, 1), ids, torch.randint(1, 6, (16,)))
+        network.head.output.weight.mul_(5)
     return Checkpoint(SMALL, Vocabulary(WORDS), network.eval().state_dict())
 
 

@@ -1,8 +1,11 @@
 """Command-line arguments of a training run to its configuration."""
 
 import re
+import sys
+from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from jsonargparse import ArgumentParser
 
@@ -14,19 +17,25 @@ _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
     """`[--config FILE] [key=value ...]` to a configuration; bad arguments end the program with exit code 2."""
-    import sys
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     arguments = [f"--{argument}" if _OVERRIDE.match(argument) else argument for argument in arguments]
     parser = ArgumentParser(
         prog="torchrun -m train.run",
+        usage="torchrun -m train.run [--config FILE] [key=value ...]",
         description="Train a network. Fields are given as key=value, e.g. optim.epochs=3.",
-        default_config_files=[],
+        exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file; without one, configs/demo.yaml")
     parser.add_class_arguments(TrainConfig, None)
     if not any(argument.startswith("--config") for argument in arguments):
         arguments = ["--config", str(DEMO), *arguments]
-    parsed = parser.instantiate_classes(parser.parse_args(arguments))
-    values = {name: value for name, value in vars(parsed).items() if name != "config"}
-    return TrainConfig(**values)
+    try:
+        parsed = parser.instantiate_classes(parser.parse_args(arguments))
+        return TrainConfig(**{name: value for name, value in vars(parsed).items() if name != "config"})
+    except (ArgumentError, ValueError, TypeError) as error:
+        _refuse(" ".join(str(error).split()))
+
+
+def _refuse(reason: str) -> NoReturn:
+    print(f"train.run: {reason}", file=sys.stderr)
+    sys.exit(2)

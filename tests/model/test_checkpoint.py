@@ -1,0 +1,76 @@
+"""Checkpoints: whole or refused, and opening one runs nothing."""
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from model.checkpoint import Checkpoint, InvalidCheckpoint, save_atomically
+
+
+def test_round_trip(checkpoint: Checkpoint, checkpoint_path: Path) -> None:
+    """What was saved is loaded: configuration, vocabulary, weights."""
+    loaded = Checkpoint.load(checkpoint_path)
+    assert loaded.config == checkpoint.config
+    assert loaded.vocabulary.words == checkpoint.vocabulary.words
+    assert loaded.weights.keys() == checkpoint.weights.keys()
+    assert all(torch.equal(loaded.weights[name], weight) for name, weight in checkpoint.weights.items())
+
+
+class Hostile:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.marker,)
+
+
+def test_opening_runs_nothing(tmp_path: Path) -> None:
+    """A file that would run code is refused, and the code does not run."""
+    marker, path = tmp_path / "ran", tmp_path / "hostile.pth"
+    for write in (
+        lambda content: torch.save(content, path),
+        lambda content: path.write_bytes(pickle.dumps(content)),
+    ):
+        write({"format": "gin-1", "weights": Hostile(marker)})
+        with pytest.raises(InvalidCheckpoint, match="hostile.pth"):
+            Checkpoint.load(path)
+        assert not marker.exists()
+
+
+def test_what_is_not_a_checkpoint(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Text, a cut-off file, a bare tensor, another dictionary and missing weights are refused by name."""
+    path = tmp_path / "wrong.pth"
+    whole = torch.load(checkpoint_path, weights_only=True)
+    fewer = whole | {"weights": dict(list(whole["weights"].items())[1:])}
+    for write in (
+        lambda: path.write_text("hello"),
+        lambda: path.write_bytes(b""),
+        lambda: path.write_bytes(checkpoint_path.read_bytes()[:5000]),
+        lambda: torch.save(torch.zeros(3), path),
+        lambda: torch.save({"model_state_dict": {}}, path),
+        lambda: torch.save(fewer, path),
+        lambda: torch.save(whole | {"config": {"depth": 3}}, path),
+    ):
+        write()
+        with pytest.raises(InvalidCheckpoint, match="wrong.pth"):
+            Checkpoint.load(path)
+
+
+def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When saving fails half-way, the former file stays and nothing else is left."""
+    path = tmp_path / "last.pth"
+    save_atomically({"epoch": 1}, path)
+
+    def fail_half_way(content: object, file: object) -> None:
+        file.write(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", fail_half_way)
+    with pytest.raises(OSError, match="no space"):
+        save_atomically({"epoch": 2}, path)
+    assert torch.load(path, weights_only=True) == {"epoch": 1}
+    assert list(tmp_path.iterdir()) == [path]
