@@ -1,6 +1,6 @@
 """The whole way in one minute: start the server, ask three questions about a generated picture, draw the answers.
 
-    python -m export.onnx checkpoints/demo.pth && python demo.py
+python -m export.onnx checkpoints/demo.pth && python demo.py
 """
 
 import sys

@@ -115,7 +115,7 @@ class Server:
         triton.build_backends(self._folder)
         self._process = subprocess.Popen(
             [str(self.program), *self._arguments(self._folder)],
-            env=triton.environment(),
+            env=triton.environment() | {"TMPDIR": str(self._folder)},
             cwd=self._folder,  # Triton's interpreter imports from here first: no package may hide a backend's module
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

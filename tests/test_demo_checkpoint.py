@@ -25,7 +25,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 def accuracy(rows: list[Row]) -> float:
     """Accuracy of the demo network on rows."""
     checkpoint = Checkpoint.load(PATH)
-    return evaluate(checkpoint.network(), evaluation_loader(rows, checkpoint.preparation, 0), torch.device("cpu")).accuracy
+    return evaluate(
+        checkpoint.network(), evaluation_loader(rows, checkpoint.preparation, 0), torch.device("cpu")
+    ).accuracy
 
 
 def test_is_small() -> None:

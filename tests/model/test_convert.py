@@ -103,9 +103,7 @@ def rewrite(path: Path, out: Path, change: dict[str, torch.Tensor | None]) -> Pa
     return out
 
 
-def test_wrong_weights_fail_the_check(
-    original_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_weights_fail_the_check(original_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One changed tensor: exit code 1, the differences are printed, nothing is written."""
     wrong = rewrite(original_path, tmp_path / "wrong.pth", {"att_reg_box.5.bias": torch.zeros(45)})
     assert main([str(wrong), str(tmp_path / "out.pth"), "--check", str(RECORD)]) == 1

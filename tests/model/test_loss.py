@@ -15,7 +15,7 @@ from model.targets import attention_targets
 BOXES = torch.tensor([[-0.8, -0.5, 0.1, 0.4], [-0.2, 0.1, 0.9, 0.8]])  # yxyx
 
 
-@pytest.fixture()
+@pytest.fixture
 def grounding() -> Grounding:
     """Random outputs of a network with 8 x 8, 4 x 4 and 2 x 2 maps."""
     generator = torch.Generator().manual_seed(0)

@@ -11,7 +11,7 @@ from model.preparation import MAX_CHARACTERS, MAX_EXPRESSIONS, InvalidInput, Pre
 from model.words import Vocabulary
 
 
-@pytest.fixture()
+@pytest.fixture
 def preparation() -> Preparation:
     """A preparation that knows two words."""
     return Preparation(64, "bilinear", 50, Vocabulary(["red", "circle"]))

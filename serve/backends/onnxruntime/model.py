@@ -17,6 +17,8 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
 
+onnxruntime.disable_telemetry_events()  # a server tells nobody what it does
+
 THREADS = {"intra_op_thread_count": "intra_op_num_threads", "inter_op_thread_count": "inter_op_num_threads"}
 
 

@@ -1,0 +1,49 @@
+"""The real server on a repository with a small exported network, started once."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from client.library import Client
+from export import onnx
+from model.checkpoint import Checkpoint
+from serve import Server
+
+COMMITTED = Path(__file__).parent.parent.parent / "triton_repo"
+BUILT = ("model.onnx", "model.pt", "preparation.json", "parity.json")
+
+
+def copy_repository(target: Path) -> Path:
+    """The committed repository without built files."""
+    shutil.copytree(COMMITTED, target, ignore=shutil.ignore_patterns(*BUILT, "__pycache__"))
+    return target
+
+
+@pytest.fixture(scope="session")
+def repository(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository that the small network was exported into."""
+    folder = copy_repository(tmp_path_factory.mktemp("serve") / "triton_repo")
+    onnx.export(checkpoint, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server(repository: Path) -> Iterator[Server]:
+    """A running Triton server."""
+    with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def url(server: Server) -> str:
+    """Its gRPC address."""
+    return f"{server.address}:{server.grpc_port}"
+
+
+@pytest.fixture(scope="session")
+def client(url: str) -> Iterator[Client]:
+    """A client of it."""
+    with Client(url) as connected:
+        yield connected

@@ -1,0 +1,143 @@
+"""Training as its user starts it, and that ranks agree."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from model.checkpoint import Checkpoint
+from model.loss import LossConfig
+from train.arguments import parse_arguments
+from train.data.annotations import Row, read_rows
+from train.data.dataset import GroundingDataset, collate
+from train.data.scenes import write_scenes
+from train.evaluate import exchange_expressions, main
+from train.loop import train_one_epoch
+
+SETTINGS = [
+    "model.backbone=shufflenet_v2_x0_5", "model.image_size=64", "model.word_width=16", "model.language_width=32",
+    "model.branch_width=8", "model.map_width=16", "model.pyramid_width=16", "model.head_width=16",
+    "data.batch_size=2", "data.workers=0", "data.scenes.train=8", "data.scenes.val=3", "data.scenes.expressions=3",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """A run on two processes, one epoch."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, start(folder, 2, "optim.epochs=1")
+
+
+def start(folder: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
+    """`torchrun -m train.run` with small settings."""
+    places = [f"data.scenes.folder={folder / 'scenes'}", f"out={folder / 'out'}"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, "-m", "train.run", *SETTINGS, *places, *more],
+        capture_output=True, text=True, check=False, env=environment,
+    )  # fmt: skip
+
+
+def test_two_processes(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """It prints a line with losses and accuracy over every validation row once, and leaves loadable checkpoints."""
+    folder, done = run
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1: loss total") == 1
+    assert "of 9 |" in done.stdout
+    best, last = (Checkpoint.load(folder / "out" / f"{name}.pth") for name in ("best", "last"))
+    assert best.training is None
+    assert last.training is not None
+    assert last.training["epoch"] == 1
+    assert {"red", "circle"} & set(best.vocabulary.words)
+    line = json.loads((folder / "out" / "log.jsonl").read_text())
+    assert line["val"]["rows"] == 9
+
+
+def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """A run goes on after the last epoch it finished."""
+    folder, _ = run
+    done = start(folder, 1, "optim.epochs=2", "resume=true")
+    assert done.returncode == 0, done.stderr
+    assert "epoch 2:" in done.stdout
+    assert "epoch 1:" not in done.stdout
+
+
+def learn(rank: int, checkpoint_path: str, rows: list[Row], folder: str) -> None:
+    """One rank: two steps on data of its own, then its weights to a file."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
+    checkpoint = Checkpoint.load(checkpoint_path)
+    network = DistributedDataParallel(checkpoint.network())
+    dataset = GroundingDataset(rows, checkpoint.preparation, share_images=False, draw=False)
+    batches = [collate([dataset[4 * step + 2 * rank], dataset[4 * step + 2 * rank + 1]]) for step in range(2)]
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    train_one_epoch(
+        network, batches, optimizer, None, LossConfig(), torch.device("cpu"), "fp32", 0.0, lambda losses: None
+    )
+    torch.save({name: p.detach() for name, p in network.module.named_parameters()}, f"{folder}/rank{rank}.pth")
+    dist.destroy_process_group()
+
+
+def test_ranks_hold_the_same_weights(checkpoint_path: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """After steps on different data both ranks hold the same weights, and these have moved."""
+    rows = read_rows(write_scenes(tmp_path / "scenes", 4, seed=5), tmp_path / "scenes" / "images")
+    mp.spawn(learn, args=(str(checkpoint_path), rows, str(tmp_path)), nprocs=2)
+    first, second = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], checkpoint.weights[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("argument", "cause"),
+    [
+        ("optim.epochz=3", "optim.epochz"),
+        ("optim.epochs=many", "optim.epochs"),
+        ("model.image_size=100", "multiple of 32"),
+        ("loss.classification=focus", "focal, binary, softmax"),
+        ("data.train=a.csv", "data.val"),
+        ("--config=nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong key, type or value is named in one line; exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments([argument])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert cause in message
+    assert len(message.splitlines()) == 1
+
+
+def test_exchanged_expressions(tmp_path: Path) -> None:
+    """Each row keeps its box and takes the expression of another box of its picture."""
+    rows = read_rows(write_scenes(tmp_path, 10, seed=6), tmp_path / "images")
+    named = {(row.image, row.expressions): row.box for row in rows}
+    exchanged = exchange_expressions(rows)
+    assert len(exchanged) == len(rows)
+    for row in exchanged:
+        assert named[row.image, row.expressions] != row.box
+
+
+def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last line is JSON with accuracy and rows; bad files end with exit code 2 and one line."""
+    csv = write_scenes(tmp_path, 4, seed=7)
+    arguments = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["rows"] == 16
+    assert 0 <= report["accuracy"] <= 1
+    assert main([*arguments, "--exchange"]) == 0
+    capsys.readouterr()
+    (tmp_path / "images" / "000001.jpg").unlink()
+    assert main(arguments) == 2
+    assert "000001.jpg" in capsys.readouterr().err
+    assert main([str(csv), *arguments[1:]]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
