@@ -26,7 +26,7 @@ def answer(grounding: Grounding, image_sizes: Tensor) -> Answer:
 def decode_at(grounding: Grounding, index: Tensor, image_sizes: Tensor) -> Tensor:
     """The box (N, 4) xyxy in pixels that the network gives at anchor index[n] of each expression."""
     deltas = grounding.box_deltas.gather(1, index[:, None, None].expand(-1, 1, 4)).squeeze(1)
-    boxes = yxhw_to_yxyx(decode_boxes(deltas, grounding.anchors[index]))
+    boxes = yxhw_to_yxyx(decode_boxes(deltas, grounding.anchors.float()[index]))
     return yxyx_to_xyxy(boxes, image_sizes.to(boxes.dtype))
 
 

@@ -19,7 +19,7 @@ class Grounding(NamedTuple):
     """What the network says about N expressions, before a box is chosen.
 
     score_logits: (N, A). box_deltas: (N, A, 4) as centre y, x, height, width. attention_logits: three (N, h, w),
-    strides 8, 16, 32. anchors: (A, 4) yxhw, levels finest first.
+    strides 8, 16, 32. anchors: (A, 4) yxhw, float64, levels finest first.
     """
 
     score_logits: Tensor

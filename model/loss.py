@@ -51,7 +51,7 @@ def grounding_loss(grounding: Grounding, boxes: Tensor, targets: list[Tensor], c
     if config.classification != "softmax":
         positive |= iou > config.positive_iou
     classification = _classification_loss(scores, positive, best, config)
-    box = _box_loss(deltas, encode_boxes(yxyx_to_yxhw(boxes)[:, None], grounding.anchors[None]), positive)
+    box = _box_loss(deltas, encode_boxes(yxyx_to_yxhw(boxes)[:, None], grounding.anchors.float()[None]), positive)
     attention = torch.stack(
         [
             F.binary_cross_entropy_with_logits(logits.float(), target)

@@ -32,7 +32,7 @@ def test_corner_formats() -> None:
 
 def test_coding_round_trip() -> None:
     """Decoding what was encoded gives the box back, for every anchor."""
-    anchors = make_anchors([(4, 4), (2, 3)], [2.0, 3.0], [0.5, 1.0])
+    anchors = make_anchors([(4, 4), (2, 3)], [2.0, 3.0], [0.5, 1.0]).float()
     boxes = yxyx_to_yxhw(random_boxes(5))
     decoded = decode_boxes(encode_boxes(boxes[:, None], anchors[None]), anchors[None])
     torch.testing.assert_close(decoded, boxes[:, None].expand_as(decoded), atol=1e-5, rtol=1e-5)
@@ -54,7 +54,7 @@ def test_clipping() -> None:
 
 def test_anchor_order_and_size() -> None:
     """Maps as given, then rows, columns, ratios, scales; an anchor of scale 1 and ratio 1 is one cell."""
-    anchors = make_anchors([(2, 4), (1, 1)], scales=[1.0, 2.0], ratios=[1.0, 4.0])
+    anchors = make_anchors([(2, 4), (1, 1)], scales=[1.0, 2.0], ratios=[1.0, 4.0]).float()
     assert anchors.shape == ((2 * 4 + 1) * 4, 4)
     expected = [
         [-0.5, -0.75, 1.0, 0.5],  # first cell: ratio 1, scale 1

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from model.checkpoint import Checkpoint
 from model.convert import convert, convert_weights, main, original_config
 from model.gin import GIN
 from model.record import check_record
 
-RECORD = Path(__file__).parent.parent / "records" / "gin_resnet50_320.npz"
+RECORDS = Path(__file__).parent.parent / "records"
+RECORD = RECORDS / "gin_resnet50_320.npz"
 ARRAYS = {"language", "score_logits", "box_deltas", "loss", "pred_boxes_xyxy", "pred_scores"}
 ARRAYS |= {f"attention_{what}_{level}" for what in ("logits", "target") for level in range(3)}
 
@@ -38,32 +38,11 @@ def test_answers_as_the_record(original_path: Path, tmp_path: Path) -> None:
     assert Checkpoint.load(tmp_path / "ours.pth").config.transposed_diffusion
 
 
-def test_other_sizes_lengths_and_batches(converted: Checkpoint, tmp_path: Path) -> None:
-    """A record at another size, with a batch of three and up to 50 words, is compared too; a wrong one fails.
-
-    Its expression vectors come from PyTorch's packed bidirectional LSTM on the converted weights.
-    """
-    random = np.random.default_rng(1)
-    vectors, lengths = random.standard_normal((3, 50, 300)).astype(np.float32), np.array([50, 1, 20])
-    weights = converted.weights
-    lstm = nn.LSTM(300, 128, batch_first=True, bidirectional=True)
-    names = {name: weights[f"expression.forward_lstm.{name}"] for name in ("weight_ih_l0", "weight_hh_l0")}
-    names |= {name: weights[f"expression.forward_lstm.{name}"] for name in ("bias_ih_l0", "bias_hh_l0")}
-    names |= {f"{name}_reverse": weights[f"expression.backward_lstm.{name}"] for name in list(names)}
-    lstm.load_state_dict(names)
-    with torch.inference_mode():
-        packed = nn.utils.rnn.pack_padded_sequence(
-            torch.from_numpy(vectors), torch.from_numpy(lengths), batch_first=True, enforce_sorted=False
-        )
-        outputs, _ = nn.utils.rnn.pad_packed_sequence(lstm(packed)[0], batch_first=True)
-    language = outputs[torch.arange(3), torch.from_numpy(lengths) - 1].numpy()
-    record = {"image_seed": np.array([3, 64]), "word_vectors": vectors, "lengths": lengths, "language": language}
-    anchors = (8 * 8 + 4 * 4 + 2 * 2 + 1 + 1 + 1) * 9
-    np.savez(tmp_path / "record.npz", **record, score_logits=np.zeros((3, anchors), dtype=np.float32))
-    report = check_record(converted, tmp_path / "record.npz")
-    assert report["language"] < 1e-5
-    assert report["score_logits"] > 1e-2
-    assert not report["passed"]
+def test_other_sizes_lengths_and_batches(converted: Checkpoint) -> None:
+    """At 96 pixels, for a batch of three with 1, 7 and 50 words and boxes smaller than an anchor, it holds too."""
+    report = check_record(converted, RECORDS / "gin_resnet50_96.npz")
+    assert report["passed"], report
+    assert report.keys() >= ARRAYS
 
 
 def test_coarse_sizes_leave_levels_out() -> None:
