@@ -24,7 +24,10 @@ from serve.repository import DEFAULT, select_models
 START_TIMEOUT = 120.0  # seconds until every model is loaded
 EXIT_TIMEOUT = 10  # seconds that the server gives requests in flight
 RESTRICTED = "model-repository,shared-memory,logging,trace"  # what only an administrator may do
+NO_GPU = ("CudaDriverHelper", "unable to create stream", "pinned system memory")  # logged wherever there is none
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
+_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec another thread may hold the loader's lock
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's ports
 
 
 class ServerError(RuntimeError):
@@ -32,14 +35,15 @@ class ServerError(RuntimeError):
 
 
 class PortInUse(ServerError):
-    """A port is taken."""
+    """A port is taken, or the host is not an address of this machine."""
 
 
 class Server:
     """A running server; use it as a context manager.
 
-    host: address that gRPC, HTTP and metrics listen on. A port of 0 picks a free one; `grpc_port`, `http_port` and
-    `metrics_port` then say which. verbose: show the server's log.
+    host: IPv4 address or name that gRPC, HTTP and metrics listen on. A port of 0 picks a free one; `grpc_port`,
+    `http_port` and `metrics_port` then say which. verbose: show the server's log, not only what goes wrong once it is
+    ready. Linux ends the server with the thread that started it.
     Raises RepositoryError, TritonMissing, PortInUse or ServerError.
     """
 
@@ -53,13 +57,14 @@ class Server:
         verbose: bool = False,
     ) -> None:
         self.repository = Path(repository).resolve()
-        self.host = host
+        self.host = _numeric(host)
         self.verbose = verbose
         self.selection = select_models(self.repository)
         self.program = triton.program()
-        self.grpc_port, self.http_port, self.metrics_port = _claim_ports(host, grpc_port, http_port, metrics_port)
+        self.grpc_port, self.http_port, self.metrics_port = _claim_ports(self.host, grpc_port, http_port, metrics_port)
         self._shared_memory = f"gin_{os.getpid()}_{secrets.token_hex(4)}_"
         self._log: deque[str] = deque(maxlen=2_000)
+        self._show_log = False
         self._folder: Path | None = None
         self._process: subprocess.Popen[str] | None = None
 
@@ -67,6 +72,7 @@ class Server:
         try:
             self._start()
             self._wait_until_ready()
+            self._show_log = True
         except BaseException:
             self.stop()
             raise
@@ -80,13 +86,19 @@ class Server:
     @property
     def address(self) -> str:
         """Host that a client on this machine connects to."""
-        return "127.0.0.1" if self.host in ("0.0.0.0", "::", "") else self.host
+        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
 
     @property
     def pid(self) -> int:
         """Process of the server."""
         assert self._process is not None
         return self._process.pid
+
+    @property
+    def _models(self) -> Path:
+        """The repository as Triton is told: it puts paths into a shell command, where a space or ; would do harm."""
+        assert self._folder is not None
+        return self._folder / "models"
 
     def wait(self) -> None:
         """Return never, but raise ServerError when the server dies."""
@@ -96,6 +108,7 @@ class Server:
 
     def stop(self) -> None:
         """End the server and everything that it started; remove what it left."""
+        self._show_log = False
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -111,8 +124,14 @@ class Server:
             self._folder = None
 
     def _start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="gin-serve-"))
+        self._folder = Path(tempfile.mkdtemp(prefix="gin-serve-")).resolve()
+        if not re.fullmatch(r"[\w/.+-]+", str(self._folder)):
+            raise ServerError(
+                f"Triton cannot work in {self._folder.parent}, whose path a shell would not take as one word; "
+                "set TMPDIR to another folder"
+            )
         triton.build_backends(self._folder)
+        self._models.symlink_to(self.repository)
         self._process = subprocess.Popen(
             [str(self.program), *self._arguments(self._folder)],
             env=triton.environment() | {"TMPDIR": str(self._folder)},
@@ -129,7 +148,7 @@ class Server:
     def _arguments(self, backends: Path) -> list[str]:
         secret = secrets.token_hex(16)
         return [
-            f"--model-repository={self.repository}",
+            f"--model-repository={self._models}",
             f"--backend-directory={backends}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
             "--model-control-mode=explicit",
@@ -153,8 +172,10 @@ class Server:
         assert process is not None
         assert process.stdout is not None
         for line in process.stdout:
-            self._log.append(line.rstrip())
-            if self.verbose:
+            expected = any(complaint in line for complaint in NO_GPU)
+            if not expected:
+                self._log.append(line.rstrip())
+            if self.verbose or (self._show_log and not expected):
                 sys.stderr.write(line)
 
     def _wait_until_ready(self) -> None:
@@ -164,7 +185,7 @@ class Server:
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise ServerError(f"the server did not start: {self._cause()}")
-            with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=2) as response:
+            with contextlib.suppress(OSError), _DIRECT.open(url, timeout=2) as response:
                 if response.status == 200:
                     return
             time.sleep(0.1)
@@ -178,9 +199,19 @@ class Server:
         failed += [line for line in self._log if line.startswith(("Bad option", "unknown"))]
         if failed:
             cause = re.sub(r"^E\d{4} \S+ \d+ \S+\] ", "", failed[0]).strip('" ')
-            return cause.split("\\n\\nAt:")[0]  # without the traceback
+            return cause.split("\\n\\nAt:")[0].replace(str(self._models), str(self.repository))  # without the traceback
         code = self._process.poll() if self._process is not None else None
         return f"exit code {code}; `--verbose` shows its log"
+
+
+def _numeric(host: str) -> str:
+    """IPv4 address of a host: Triton's HTTP takes no names, and would listen somewhere else."""
+    try:
+        if not host:
+            raise OSError(0, "no address given")  # the resolver would take it for every address
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise PortInUse(f"cannot listen on {host!r}: {error.strerror}") from None
 
 
 def _claim_ports(host: str, *ports: int) -> tuple[int, ...]:
@@ -188,10 +219,11 @@ def _claim_ports(host: str, *ports: int) -> tuple[int, ...]:
     claimed = []
     with contextlib.ExitStack() as held:
         for port in ports:
-            listener = held.enter_context(socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET))
+            listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((host, port))
+                listener.listen()  # or the same port could be claimed twice
             except OSError as error:
                 raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from None
             claimed.append(listener.getsockname()[1])
@@ -200,4 +232,4 @@ def _claim_ports(host: str, *ports: int) -> tuple[int, ...]:
 
 def _die_with_parent() -> None:
     """Have Linux end the server if this process is killed without a chance to do it itself."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -19,17 +19,24 @@ from tests.serve.conftest import copy_repository
 COMMAND = [sys.executable, "-m", "serve", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
 
 
-def refused(*arguments: object) -> subprocess.CompletedProcess[str]:
+def refused(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run the command to its end."""
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, timeout=120)
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, env=os.environ | environment
+    )
 
 
 @contextmanager
-def running(repository: Path, temporary: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def running(
+    repository: Path, temporary: Path, *arguments: str, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The command, once it has said that it is ready, and what it said."""
-    environment = os.environ | {"TMPDIR": str(temporary)}
     process = subprocess.Popen(
-        [*COMMAND, "--repository", repository], stdout=subprocess.PIPE, text=True, env=environment
+        [*COMMAND, "--repository", repository, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(temporary)} | environment,
     )
     try:
         assert process.stdout is not None
@@ -71,9 +78,9 @@ def wait_until_gone(pids: set[int]) -> set[int]:
     return left
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_stopping_leaves_nothing(repository: Path, tmp_path: Path, stop: signal.Signals) -> None:
-    """Ready is said in one line; Ctrl-C and SIGTERM end every process and remove what was made; exit code 0."""
+    """Ready is said in one line; Ctrl-C, kill or a closed terminal ends all processes and all files; exit code 0."""
     with running(repository, tmp_path) as (process, line):
         assert re.match(r"ready: model gin at grpc://127\.0\.0\.1:\d+, http://127\.0\.0\.1:\d+", line)
         started = descendants(process.pid)
@@ -90,12 +97,67 @@ def test_stopping_leaves_nothing(repository: Path, tmp_path: Path, stop: signal.
         assert not list(tmp_path.iterdir())
 
 
+def test_impatient_stopping(repository: Path, tmp_path: Path) -> None:
+    """A second Ctrl-C does not keep the first from cleaning up."""
+    with running(repository, tmp_path) as (process, _):
+        started = descendants(process.pid)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)  # in the middle of stopping
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+        assert not wait_until_gone(started)
+        assert not list(tmp_path.iterdir())
+
+
 def test_server_ends_with_its_parent(repository: Path, tmp_path: Path) -> None:
     """If the command is killed outright, the server does not live on."""
     with running(repository, tmp_path) as (process, _):
         started = descendants(process.pid)
         process.kill()
         assert not wait_until_gone(started)
+
+
+def test_any_folder(repository: Path, tmp_path: Path) -> None:
+    """A repository's path may hold what a shell takes for an instruction."""
+    folder = tmp_path / "my models; touch $(id), 'ä"
+    shutil.copytree(repository, folder)
+    with running(folder, tmp_path / "..") as (_, line):
+        assert line.startswith("ready: ")
+
+
+def test_host_name_and_proxy(repository: Path, tmp_path: Path) -> None:
+    """A host given by name is listened on; a proxy for the world outside is not asked about it."""
+    with running(repository, tmp_path, "--host", "localhost", http_proxy="http://127.0.0.1:9") as (_, line):
+        assert re.match(r"ready: model gin at grpc://127\.0\.0\.1:\d+, http://127\.0\.0\.1:\d+", line)
+
+
+@pytest.mark.parametrize("host", ["", "nobody.invalid", "192.0.2.1", "::1"])
+def test_impossible_host(repository: Path, host: str) -> None:
+    """A host that is no IPv4 address of this machine is named in one line; exit code 2."""
+    done = refused("--repository", repository, "--host", host)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "cannot listen on" in done.stderr
+    assert host in done.stderr
+
+
+def test_one_port_for_two(repository: Path) -> None:
+    """The same port given twice is named in one line; exit code 2."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    done = refused("--repository", repository, "--grpc-port", port, "--http-port", port)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f":{port}" in done.stderr
+
+
+def test_temporary_folder_of_odd_name(repository: Path, tmp_path: Path) -> None:
+    """Where Triton cannot work, one line says so at once; exit code 1."""
+    folder = tmp_path / "two words"
+    folder.mkdir()
+    done = refused("--repository", repository, TMPDIR=str(folder))
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert "TMPDIR" in done.stderr
+    assert not list(folder.iterdir())
 
 
 def test_port_in_use(repository: Path) -> None:
@@ -119,15 +181,30 @@ def test_repository_that_cannot_be_served(tmp_path: Path) -> None:
     assert "python -m export.onnx" in done.stderr
 
 
-def test_damaged_file(repository: Path, tmp_path: Path) -> None:
-    """A file that is no ONNX network: one line with the cause; exit code 1."""
+DAMAGE = {  # file, what to replace in it (nothing: all of it), by what, what the message must name
+    "no network": ("gin_onnx/1/model.onnx", b"", b"not a network", "gin_onnx/1/model.onnx"),
+    "no facts": ("gin_prepare/1/preparation.json", b"", b"{}", "gin_prepare/1/preparation.json"),
+    "no configuration": ("gin_onnx/config.pbtxt", b"max_batch_size", b"max_batch", "gin_onnx/config.pbtxt"),
+    "other name": ("gin_onnx/config.pbtxt", b'"lengths"', b'"widths"', "widths"),
+    "other type": ("gin_onnx/config.pbtxt", b"TYPE_UINT8", b"TYPE_INT8", "tensor(uint8)"),
+    "other rank": ("gin_onnx/config.pbtxt", b"[ -1, -1, -1, 3 ]", b"[ -1, -1, 3 ]", "[-1, -1, 3]"),
+    "other size": ("gin_onnx/config.pbtxt", b"[ -1, 4 ]", b"[ -1, 5 ]", "[-1, 5]"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGE)
+def test_damaged_repository(repository: Path, tmp_path: Path, name: str) -> None:
+    """A file that cannot be served: one line with the cause; exit code 1."""
+    file, old, new, named = DAMAGE[name]
     damaged = tmp_path / "triton_repo"
     shutil.copytree(repository, damaged)
-    (damaged / "gin_onnx" / "1" / "model.onnx").write_bytes(b"not a network")
+    content = (damaged / file).read_bytes()
+    assert old in content
+    (damaged / file).write_bytes(content.replace(old, new) if old else new)
     done = refused("--repository", damaged)
-    assert done.returncode == 1
-    assert "gin_onnx" in done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert named in done.stderr
+    assert str(damaged) in done.stderr  # not the folder that the server works in
 
 
 def test_bad_arguments() -> None:
@@ -135,3 +212,11 @@ def test_bad_arguments() -> None:
     done = refused("--http-port", 70_000)
     assert done.returncode == 2
     assert "70000" in done.stderr
+
+
+def test_help() -> None:
+    """The help names every option; exit code 0."""
+    done = refused("--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    for option in ("--repository", "--host", "--grpc-port", "--http-port", "--metrics-port", "--verbose"):
+        assert option in done.stdout

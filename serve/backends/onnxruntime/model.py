@@ -19,6 +19,7 @@ import triton_python_backend_utils as pb_utils  # noqa: E402
 
 onnxruntime.disable_telemetry_events()  # a server tells nobody what it does
 
+ONNX_TYPES = {"FP16": "float16", "FP32": "float", "FP64": "double"}  # where the name is not Triton's in lower case
 THREADS = {"intra_op_thread_count": "intra_op_num_threads", "inter_op_thread_count": "inter_op_num_threads"}
 
 
@@ -32,8 +33,8 @@ class TritonPythonModel:
         path = Path(args["model_repository"]) / args["model_version"] / name
         on_gpu = args["model_instance_kind"] == "GPU"
         self.session = _open(path, _options(config), on_gpu, int(args["model_instance_device_id"]))
-        self.inputs = _check_names("input", config["input"], [value.name for value in self.session.get_inputs()], path)
-        _check_names("output", config["output"], [value.name for value in self.session.get_outputs()], path)
+        self.inputs = _check("input", config["input"], self.session.get_inputs(), path)
+        _check("output", config["output"], self.session.get_outputs(), path)
 
     def execute(self, requests: list) -> list:
         """One response per request, each run on its own."""
@@ -71,6 +72,7 @@ def _open(path: Path, options: onnxruntime.SessionOptions, on_gpu: bool, device:
         raise pb_utils.TritonModelException(f"{path} does not exist")
     providers: list = ["CPUExecutionProvider"]
     if on_gpu:
+        onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed; the loader's own paths lack them
         providers.insert(0, ("CUDAExecutionProvider", {"device_id": device}))
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
@@ -78,17 +80,36 @@ def _open(path: Path, options: onnxruntime.SessionOptions, on_gpu: bool, device:
         raise pb_utils.TritonModelException(f"{path} cannot be opened: {error}") from None
     running = session.get_providers()[0]  # ONNX Runtime falls back to the CPU without a word
     if on_gpu and running != "CUDAExecutionProvider":
-        raise pb_utils.TritonModelException(f"{path} was to run on GPU {device}, but ONNX Runtime chose {running}")
+        raise pb_utils.TritonModelException(
+            f"{path} was to run on GPU {device}, but ONNX Runtime chose {running}; "
+            "an instance_group of KIND_CPU in its configuration would allow that"
+        )
     pb_utils.Logger.log_info(f"{path} runs on {running}")
     return session
 
 
-def _check_names(kind: str, configured: list[dict], found: list[str], path: Path) -> list[str]:
-    names = [entry["name"] for entry in configured]
-    unfed = set(found) - set(names) if kind == "input" else set()
-    if unfed or not set(names) <= set(found):
-        raise pb_utils.TritonModelException(f"{path} has the {kind}s {found}, its configuration has {names}")
+def _check(kind: str, configured: list[dict], found: list[onnxruntime.NodeArg], path: Path) -> list[str]:
+    """Names of the configured inputs or outputs, which must be in the file with the same type and dimensions."""
+    names, tensors = [entry["name"] for entry in configured], {tensor.name: tensor for tensor in found}
+    unfed = set(tensors) - set(names) if kind == "input" else set()
+    if unfed or not set(names) <= set(tensors):
+        raise pb_utils.TritonModelException(f"{path} has the {kind}s {list(tensors)}, its configuration has {names}")
+    for entry in configured:
+        tensor, dims = tensors[entry["name"]], [int(size) for size in entry["dims"]]
+        data_type = entry["data_type"].removeprefix("TYPE_")
+        if tensor.type != f"tensor({ONNX_TYPES.get(data_type, data_type.lower())})" or not _fit(tensor.shape, dims):
+            raise pb_utils.TritonModelException(
+                f"{path} has the {kind} {tensor.name!r} as {tensor.type} {tensor.shape}, "
+                f"its configuration as {data_type} {dims}"
+            )
     return names
+
+
+def _fit(shape: list, dims: list[int]) -> bool:
+    """Whether the file's sizes, numbers or names, and the configuration's, where -1 is any, can be the same."""
+    return len(shape) == len(dims) and all(
+        size == wanted or wanted == -1 or not isinstance(size, int) for size, wanted in zip(shape, dims, strict=True)
+    )
 
 
 def _error(message: str, code: int) -> Any:

@@ -6,9 +6,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-# Triton's embedded interpreter ignores PYTHONPATH; without one, the checkout around this file is taken.
+# Triton's embedded interpreter ignores PYTHONPATH. What it lacks is taken from the checkout around this file.
 ROOT = str(Path(__file__).resolve().parents[3])
-sys.path[:0] = os.environ.get("PYTHONPATH", ROOT).split(os.pathsep)
+sys.path[:0] = filter(None, [*os.environ.get("PYTHONPATH", "").split(os.pathsep), ROOT])
 
 import numpy as np  # noqa: E402
 import triton_python_backend_utils as pb_utils  # noqa: E402
@@ -21,8 +21,12 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the facts that the export wrote."""
-        folder = Path(args["model_repository"]) / args["model_version"]
-        self.preparation = Preparation.load(folder / "preparation.json")
+        path = Path(args["model_repository"]) / args["model_version"] / "preparation.json"
+        try:
+            self.preparation = Preparation.load(path)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise pb_utils.TritonModelException(f"{path} cannot be read ({reason}); export the network again") from None
 
     def execute(self, requests: list) -> list:
         """One response per request."""
