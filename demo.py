@@ -6,6 +6,8 @@ python -m export.onnx checkpoints/demo.pth && python demo.py
 import sys
 from pathlib import Path
 
+from PIL import ImageOps
+
 from client.draw import draw, save
 from client.library import Client
 from serve import Server, ServerError
@@ -16,6 +18,7 @@ from train.data.scenes import make_scene
 
 FOLDER = Path("demo")
 SEED, NUMBER = 2026, 4  # a picture that the demo network has not seen
+ENLARGED = 3  # so that there is room for labels
 
 
 def main() -> int:
@@ -23,7 +26,7 @@ def main() -> int:
     scene, described, random = make_scene(SEED, NUMBER, expressions=8)
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / "picture.jpg"
-    draw_scene(scene, random).save(path, quality=90)
+    ImageOps.scale(draw_scene(scene, random), ENLARGED).save(path, quality=90)
     questions = list({thing: words for words, thing in described}.values())[:3]  # about three different things
     try:
         print("starting the server ...", flush=True)

@@ -103,8 +103,9 @@ class Server:
     def wait(self) -> None:
         """Return never, but raise ServerError when the server dies."""
         assert self._process is not None
-        self._process.wait()
-        raise ServerError(f"the server died: {self._cause()}")
+        code = self._process.wait()
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        raise ServerError(f"the server died: {how}")  # its errors were shown when they came
 
     def stop(self) -> None:
         """End the server and everything that it started; remove what it left."""

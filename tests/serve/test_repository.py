@@ -55,3 +55,70 @@ def test_missing_parts(tmp_path: Path) -> None:
         select_models(copy_repository(tmp_path / "triton_repo"))
     with pytest.raises(RepositoryError, match="no model 'gin'"):
         select_models(tmp_path)
+
+
+def add_model(repository: Path, name: str, config: str, *files: str) -> None:
+    """A further model."""
+    (repository / name / "1").mkdir(parents=True)
+    (repository / name / "config.pbtxt").write_text(config)
+    for file in files:
+        (repository / name / "1" / file).touch()
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A repository with every file that is looked for, all empty."""
+    folder = copy_repository(tmp_path / "triton_repo")
+    (folder / "gin_onnx" / "1" / "model.onnx").touch()
+    (folder / "gin_prepare" / "1" / "preparation.json").touch()
+    return folder
+
+
+@pytest.mark.parametrize("file", ["gin_onnx/1/model.onnx", "gin_prepare/1/preparation.json", "gin_prepare/1/model.py"])
+def test_each_part_is_needed(built: Path, file: str) -> None:
+    """Any missing file of a part of `gin` is named with the model that needs it."""
+    (built / file).unlink()
+    with pytest.raises(RepositoryError) as caught:
+        select_models(built)
+    assert str(built / file) in str(caught.value)
+    assert f"'{Path(file).parts[0]}'" in str(caught.value)
+
+
+def test_other_models(built: Path) -> None:
+    """Models that `gin` does not need are served if they can be, and else do not stand in the way."""
+    add_model(built, "extra", 'backend: "python"', "model.py")
+    add_model(built, "empty", 'backend: "onnxruntime"')
+    add_model(built, "foreign", 'platform: "tensorrt_plan"', "model.plan")
+    add_model(built, "nameless", "max_batch_size: 0", "model.py")
+    (built / "notes").mkdir()
+    selection = select_models(built)
+    assert selection.load == ("extra", "gin", "gin_onnx", "gin_prepare")
+    assert set(selection.skipped) == {"empty", "foreign", "nameless", "gin_torchscript"}
+    assert "model.onnx" in selection.skipped["empty"]
+    assert "tensorrt_plan" in selection.skipped["foreign"]
+
+
+def test_another_version(built: Path) -> None:
+    """A file in any numbered version folder counts; one in another folder does not."""
+    (built / "gin_onnx" / "1").rename(built / "gin_onnx" / "7")
+    assert "gin_onnx" in select_models(built).load
+    (built / "gin_onnx" / "7").rename(built / "gin_onnx" / "old")
+    with pytest.raises(RepositoryError, match="gin_onnx"):
+        select_models(built)
+
+
+@pytest.mark.xfail(strict=True, reason="only parts that were found and skipped are looked at")
+def test_part_that_is_not_there(built: Path) -> None:
+    """A part of `gin` whose folder is missing is named."""
+    (built / "gin_onnx").rename(built / ".." / "elsewhere")
+    with pytest.raises(RepositoryError, match="gin_onnx"):
+        select_models(built)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    """A path that is no folder is named."""
+    with pytest.raises(RepositoryError, match="nowhere"):
+        select_models(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    with pytest.raises(RepositoryError, match="file"):
+        select_models(tmp_path / "file")

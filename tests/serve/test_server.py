@@ -1,0 +1,99 @@
+"""`serve.Server` as Python code meets it."""
+
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from export.served import INPUTS
+from serve import Server, ServerError
+from serve.server import PortInUse
+
+
+def refuse_in_the_network(url: str) -> None:
+    """Ask the network about an image that was not sent: an error for the log that has nothing to do with an end."""
+    arrays = {
+        "images": np.zeros((1, 64, 64, 3), np.uint8),
+        "expression_ids": np.ones((1, 2), np.int64),
+        "lengths": np.array([2]),
+        "image_index": np.array([5]),  # of one image
+        "image_sizes": np.array([[90, 120]]),
+    }
+    inputs = []
+    for name in INPUTS:
+        kind = "UINT8" if name == "images" else "INT64"
+        inputs.append(triton.InferInput(name, list(arrays[name].shape), kind).set_data_from_numpy(arrays[name]))
+    with triton.InferenceServerClient(url) as connection, pytest.raises(InferenceServerException):
+        connection.infer("gin_onnx", inputs, client_timeout=60)
+
+
+@dataclass(frozen=True)
+class Death:
+    """What was seen of a server that was killed: the error, what it had made, and what was left after `stop`."""
+
+    message: str
+    made: set[Path]
+    left: set[Path]
+
+
+@pytest.fixture(scope="module")
+def death(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Death:
+    """A server that answered a bad request with an error of its own, went on, and was killed later."""
+    folder = tmp_path_factory.mktemp("death")
+
+    def traces() -> set[Path]:
+        return {*folder.iterdir(), *Path("/dev/shm").glob(f"gin_{os.getpid()}_*")}
+
+    before = traces()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tempfile.tempdir", str(folder))
+        with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+            made = traces() - before
+            refuse_in_the_network(f"{server.address}:{server.grpc_port}")
+            os.kill(server.pid, signal.SIGKILL)
+            with pytest.raises(ServerError) as caught:
+                server.wait()
+    return Death(str(caught.value), made, {path for path in made if path.exists()})
+
+
+def test_death_is_noticed(death: Death) -> None:
+    """A server that is killed makes `wait` raise, in one line, and what it had made is removed."""
+    assert "died" in death.message
+    assert len(death.message.splitlines()) == 1
+    assert len(death.made) > 1
+    assert not death.left
+
+
+def test_death_has_its_own_cause(death: Death) -> None:
+    """An error from long before is not named as the cause of death."""
+    assert "Traceback" not in death.message
+    assert "_respond" not in death.message
+    assert "SIGKILL" in death.message
+
+
+def test_free_ports_differ(server: Server) -> None:
+    """Ports of 0 become three different ports that are listened on."""
+    ports = {server.grpc_port, server.http_port, server.metrics_port}
+    assert len(ports) == 3
+    for port in ports:
+        with socket.create_connection((server.address, port), timeout=10):
+            pass
+
+
+def test_second_server_on_the_same_port(server: Server, repository: Path) -> None:
+    """A port that a running server holds is refused before anything is started."""
+    with pytest.raises(PortInUse, match=f":{server.http_port}"):
+        Server(repository, grpc_port=0, http_port=server.http_port, metrics_port=0)
+
+
+def test_stopping_twice(repository: Path) -> None:
+    """A server that never ran can be stopped, more than once."""
+    idle = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
+    idle.stop()
+    idle.stop()
