@@ -39,6 +39,8 @@ def select_models(repository: Path) -> Selection:
     if not served.is_file():
         raise RepositoryError(f"{repository} has no model {SERVED!r}")
     for name in (SERVED, *re.findall(r'model_name:\s*"([^"]+)"', served.read_text(encoding="utf-8"))):
+        if not (repository / name / "config.pbtxt").is_file():
+            raise RepositoryError(f"{repository} has no model {name!r}, which {SERVED!r} is made of")
         if name in skipped:
             raise RepositoryError(f"model {name!r} cannot be served: {skipped[name]}")
     return Selection(tuple(folder.name for folder in folders if folder.name not in skipped), skipped)
