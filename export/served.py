@@ -23,9 +23,14 @@ DYNAMIC_AXES = {  # the other axes are constants of the graph
 
 
 class ServedNetwork(nn.Module):
-    """B images and N expressions about them to one box per expression."""
+    """B images and N expressions about them to one box per expression.
+
+    Raises ValueError for a network without GARAN, which has no attention to answer with.
+    """
 
     def __init__(self, network: GIN) -> None:
+        if not network.config.garan:
+            raise ValueError("garan is false in this checkpoint; what is served answers GARAN's attention too")
         super().__init__()
         self.network = network.eval()
 

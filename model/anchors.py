@@ -1,7 +1,8 @@
 """Anchors: the boxes that the head corrects and scores, fixed by the sizes of the maps alone."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -29,3 +30,19 @@ def make_anchors(sizes: Sequence[tuple[int, int]], scales: Sequence[float], rati
         extents = cells * torch.tensor([2 / height, 2 / width])  # float64 times float32
         levels.append(torch.cat((centres, extents.expand_as(centres)), dim=-1).reshape(-1, 4))
     return torch.cat(levels)
+
+
+def on_device(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *arguments: Hashable) -> Tensor:
+    """`make(*arguments)` on a device, computed and copied once: a copy to a GPU waits for the host. Do not change it.
+
+    While a network is traced for export the constants are computed anew, for the trace must not keep what it saw.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return make(*arguments).to(device, dtype)
+    return _kept(make, device, dtype, *arguments)
+
+
+@lru_cache(maxsize=256)
+def _kept(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *arguments: Hashable) -> Tensor:
+    with torch.inference_mode(mode=False):  # an evaluation's tensor is to serve training too
+        return make(*arguments).to(device, dtype)

@@ -1,5 +1,6 @@
 """Checkpoints: one file with weights, configuration, vocabulary and what resuming needs; opening it runs nothing."""
 
+import io
 import os
 import tempfile
 from dataclasses import dataclass
@@ -86,16 +87,42 @@ def load_plain(path: str | Path) -> dict[str, Any]:
 
 
 def save_atomically(content: Any, path: Path) -> None:
-    """`torch.save` to a temporary file beside `path`, flushed to disk, then renamed over it."""
+    """`torch.save` so that the file is whole or still the previous one. Raises OSError that says so."""
+    serialised = io.BytesIO()
+    torch.save(content, serialised)
+    write_atomically(serialised.getbuffer(), path)
+
+
+def write_atomically(data: bytes | memoryview, path: Path) -> None:
+    """Write to a temporary file beside `path`, flush it to disk, then rename it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            torch.save(content, file)
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
-    except BaseException:
+        _sync_folder(path.parent)
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            kept = "the previous one is kept" if path.exists() else "nothing was written"
+            raise OSError(error.errno, f"{path} could not be written ({error.strerror}); {kept}") from error
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove temporary files that a killed `write_atomically` of `path` left behind."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming itself outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

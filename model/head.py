@@ -7,17 +7,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from model.anchors import cell_centres
+from model.anchors import cell_centres, on_device
 
 INITIAL_SCORE = -4.0  # logit: nearly every anchor is background at the start
 
 
 class Head(nn.Module):
-    """Convolutions shared by all levels over the map, the expression vector and the position."""
+    """Convolutions shared by all levels over the map, the expression vector and the position.
 
-    def __init__(self, pyramid_width: int, language_width: int, width: int, layers: int, anchors_per_cell: int) -> None:
+    blind: see `ModelConfig`; blind to one of the first two, it does without the position as well, as ZSGNet does.
+    """
+
+    def __init__(
+        self, pyramid_width: int, language_width: int, width: int, layers: int, anchors_per_cell: int, blind: str
+    ) -> None:
         super().__init__()
-        channels = [pyramid_width + language_width + 2] + [width] * layers
+        self.sees_map = blind in ("none", "language")
+        self.sees_expression = blind in ("none", "image")
+        self.sees_position = blind in ("none", "both")
+        seen = pyramid_width * self.sees_map + language_width * self.sees_expression + 2 * self.sees_position
+        channels = [seen] + [width] * layers
         self.hidden = nn.ModuleList(
             nn.Conv2d(before, after, kernel_size=3, padding=1) for before, after in pairwise(channels)
         )
@@ -37,9 +46,13 @@ class Head(nn.Module):
 
     def _level(self, features: Tensor, expressions: Tensor) -> Tensor:
         N, _, h, w = features.shape
-        language = expressions[:, :, None, None].expand(-1, -1, h, w)
-        position = cell_centres(h, w).to(features).permute(2, 0, 1).expand(N, -1, -1, -1)
-        hidden = torch.cat((features, language, position), dim=1)
+        seen = [features] if self.sees_map else []
+        if self.sees_expression:
+            seen.append(expressions[:, :, None, None].expand(-1, -1, h, w))
+        if self.sees_position:
+            position = on_device(cell_centres, features.device, features.dtype, h, w)
+            seen.append(position.permute(2, 0, 1).expand(N, -1, -1, -1))
+        hidden = torch.cat(seen, dim=1)
         for convolution in self.hidden:
             hidden = F.relu(convolution(hidden))
         return self.output(hidden).permute(0, 2, 3, 1).reshape(N, -1, 5)

@@ -1,5 +1,6 @@
 """The loss: which anchors should be chosen, what their boxes should be, where the network should look."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -42,7 +43,10 @@ class Losses(NamedTuple):
 
 
 def grounding_loss(grounding: Grounding, boxes: Tensor, targets: list[Tensor], config: LossConfig) -> Losses:
-    """boxes: true boxes (N, 4) yxyx in -1..1. targets: from `attention_targets`."""
+    """boxes: true boxes (N, 4) yxyx in -1..1. targets: from `attention_targets`.
+
+    The attention loss of a network without GARAN, which has no attention, is zero.
+    """
     scores = grounding.score_logits.float()
     deltas = grounding.box_deltas.float()
     iou = box_iou(boxes[:, None], yxhw_to_yxyx(grounding.anchors)[None])  # (N, A)
@@ -52,12 +56,9 @@ def grounding_loss(grounding: Grounding, boxes: Tensor, targets: list[Tensor], c
         positive |= iou > config.positive_iou
     classification = _classification_loss(scores, positive, best, config)
     box = _box_loss(deltas, encode_boxes(yxyx_to_yxhw(boxes)[:, None], grounding.anchors.float()[None]), positive)
-    attention = torch.stack(
-        [
-            F.binary_cross_entropy_with_logits(logits.float(), target)
-            for logits, target in zip(grounding.attention_logits, targets, strict=True)
-        ]
-    ).mean()
+    attention = scores.new_zeros(())
+    if grounding.attention_logits:
+        attention = _attention_loss(grounding.attention_logits, targets)
     total = classification + config.box_weight * box + config.attention_weight * attention
     return Losses(total, classification, box, attention)
 
@@ -81,3 +82,9 @@ def _box_loss(deltas: Tensor, truth: Tensor, positive: Tensor) -> Tensor:
     """deltas, truth: (N, A, 4). positive: (N, A). Mean over an expression's positives, then over expressions."""
     loss = F.smooth_l1_loss(deltas, truth, reduction="none").sum(dim=2) * positive
     return (loss.sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+def _attention_loss(attention_logits: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+    """Both (N, h, w) per level. Mean over a level's positions and expressions, then over levels."""
+    levels = zip(attention_logits, targets, strict=True)
+    return torch.stack([F.binary_cross_entropy_with_logits(logits.float(), target) for logits, target in levels]).mean()

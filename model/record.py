@@ -10,14 +10,15 @@ from torch import Tensor
 from model.answer import answer, decode_at
 from model.boxes import box_iou, xyxy_to_yxyx, yxhw_to_yxyx
 from model.checkpoint import Checkpoint
-from model.convert import original_config
 from model.gin import GIN
 from model.loss import LossConfig, grounding_loss
+from model.original import architecture_of
 from model.targets import attention_targets
 
 TOLERANCE = 1e-4  # times max(1, largest absolute value of the recorded array)
 BOX_TOLERANCE = 0.05  # pixels
 RIGHT_IOU = 0.5
+QUESTION = ("image_seed", "word_vectors", "lengths", "boxes_xyxy", "image_hw")  # the rest of a record is the answer
 
 
 class InvalidRecord(ValueError):
@@ -25,18 +26,21 @@ class InvalidRecord(ValueError):
 
 
 def check_record(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
-    """Answer a record's question and compare: {array name: largest absolute difference}, and `passed`.
+    """Answer a record's question and compare every array: {name: largest absolute difference}, and `passed`.
 
-    The record's own input size is used, whatever the checkpoint's. Raises InvalidRecord.
+    The record's own input size is used, whatever the checkpoint's. Raises InvalidRecord, and ValueError where the
+    checkpoint holds none of the authors' networks.
     """
     record = _read(path)
     answers = _answers(checkpoint, record)
+    expected = {name: array for name, array in record.items() if name not in QUESTION}
+    unknown = [name for name in expected if name not in answers]
+    if unknown:
+        raise InvalidRecord(f"{path} holds {', '.join(unknown)}, which the checkpoint's network does not answer")
     differences = {}
     passed = True
-    for name, ours in answers.items():
-        if name not in record:
-            continue
-        theirs = record[name]
+    for name, theirs in expected.items():
+        ours = answers[name]
         if ours.shape != theirs.shape:
             raise InvalidRecord(f"{path}: {name} has shape {theirs.shape}, the network gives {ours.shape}")
         difference = float(np.abs(ours - theirs).max())
@@ -64,8 +68,13 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
 def _answers(checkpoint: Checkpoint, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What our network says to the record's question, under the record's names."""
     size = int(record["image_seed"][1])
-    network = GIN(original_config(size), len(checkpoint.vocabulary)).eval()
+    architecture = architecture_of(checkpoint.config)
+    if architecture is None:
+        raise ValueError("the checkpoint holds none of the original authors' networks, so no record is of it")
+    network = GIN(architecture.at_size(size), len(checkpoint.vocabulary)).eval()
     network.load_state_dict(checkpoint.weights)
+    pyramids: list[list[Tensor]] = []
+    network.head.register_forward_pre_hook(lambda _, arguments: pyramids.append(arguments[0]))
     vectors = torch.from_numpy(record["word_vectors"]).float()
     lengths = torch.from_numpy(record["lengths"]).long()
     with torch.inference_mode():
@@ -76,6 +85,7 @@ def _answers(checkpoint: Checkpoint, record: dict[str, np.ndarray]) -> dict[str,
             "language": language,
             "score_logits": grounding.score_logits,
             "box_deltas": grounding.box_deltas,
+            "feature_sizes": torch.tensor([level.shape[2:] for level in pyramids[0]]),
         }
         result |= {f"attention_logits_{i}": logits for i, logits in enumerate(grounding.attention_logits)}
         if "boxes_xyxy" in record:

@@ -1,4 +1,4 @@
-"""The authors' checkpoint behind the record, with reproducible made-up weights."""
+"""The authors' checkpoints behind the records, with reproducible made-up weights."""
 
 import json
 import zlib
@@ -28,25 +28,34 @@ def made_up(name: str, shape: list[int], seed: int) -> torch.Tensor:
     return torch.from_numpy(np.asarray(values, dtype=np.float32)).reshape(shape)
 
 
-@pytest.fixture(scope="session")
-def original_weights() -> dict[str, torch.Tensor]:
-    """The authors' tensors by their names."""
-    shapes = json.loads((RECORDS / "gin_resnet50_keys.json").read_text())
+def original_tensors(architecture: str) -> dict[str, torch.Tensor]:
+    """The tensors of one of the authors' networks by their names."""
+    shapes = json.loads((RECORDS / f"{architecture}_keys.json").read_text())
     return {name: made_up(name, shape, seed=7) for name, shape in shapes.items()}
 
 
-@pytest.fixture(scope="session")
-def original_path(original_weights: dict[str, torch.Tensor], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_original(architecture: str, path: Path) -> Path:
     """A checkpoint as the authors save it, from a parallel module."""
-    path = tmp_path_factory.mktemp("original") / "original.pth"
     content = {
-        "model_state_dict": {f"module.{name}": weight for name, weight in original_weights.items()},
+        "model_state_dict": {f"module.{name}": weight for name, weight in original_tensors(architecture).items()},
         "optimizer_state_dict": {"state": {}, "param_groups": []},
         "scheduler_state_dict": {},
         "num_it": 1234,
         "num_epoch": 10,
-        "cfgtxt": json.dumps({"mdl_to_use": "retina", "resize_img": [320, 320]}),
+        "cfgtxt": json.dumps({"mdl_to_use": "ssd_vgg" if "vgg" in architecture else "retina"}),
         "best_met": torch.tensor(0.684),
     }
     torch.save(content, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def original_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of GIN with ResNet-50."""
+    return write_original("gin_resnet50", tmp_path_factory.mktemp("original") / "gin_resnet50.pth")
+
+
+@pytest.fixture(scope="session", params=["zsgnet_resnet50", "zsgnet_vgg16"])
+def zsgnet_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of ZSGNet with each of its backbones; the file is called as its record."""
+    return write_original(request.param, tmp_path_factory.mktemp("original") / f"{request.param}.pth")

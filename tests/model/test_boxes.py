@@ -2,7 +2,7 @@
 
 import torch
 
-from model.anchors import make_anchors
+from model.anchors import cell_centres, make_anchors, on_device
 from model.boxes import (
     box_iou,
     clip_xyxy,
@@ -66,3 +66,31 @@ def test_anchor_order_and_size() -> None:
     torch.testing.assert_close(anchors[:5], torch.tensor(expected))
     torch.testing.assert_close(anchors[16, :2], torch.tensor([0.5, -0.75]))  # next row
     torch.testing.assert_close(anchors[32], torch.tensor([0.0, 0.0, 2.0, 2.0]))  # next map
+
+
+def test_constants_are_kept() -> None:
+    """Anchors are made once for the same maps, with the very same values, and those of an evaluation serve training."""
+    arguments = (((3, 5), (1, 1)), (4.0, 5.0), (0.5, 2.0))
+    with torch.inference_mode():
+        kept = on_device(make_anchors, torch.device("cpu"), torch.float64, *arguments)
+    assert on_device(make_anchors, torch.device("cpu"), torch.float64, *arguments) is kept
+    assert not kept.is_inference()
+    assert kept.dtype == torch.float64
+    assert torch.equal(kept, make_anchors(*arguments))
+    half = on_device(cell_centres, torch.device("cpu"), torch.float16, 3, 5)
+    assert torch.equal(half, cell_centres(3, 5).half())
+
+
+def test_a_trace_keeps_nothing() -> None:
+    """What is made while a network is traced is not what later calls get."""
+
+    def centres(features: torch.Tensor) -> torch.Tensor:
+        return features + on_device(cell_centres, features.device, features.dtype, 7, 9)
+
+    class Network(torch.nn.Module):
+        def forward(self, features: torch.Tensor) -> torch.Tensor:
+            return centres(features)
+
+    torch.export.export(Network(), (torch.zeros(7, 9, 2),))
+    torch.jit.trace(Network(), (torch.zeros(7, 9, 2),))
+    assert torch.equal(centres(torch.zeros(7, 9, 2)), cell_centres(7, 9))

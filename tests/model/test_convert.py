@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from model.checkpoint import Checkpoint
-from model.convert import convert, convert_weights, main, original_config
-from model.gin import GIN
-from model.record import check_record
+from model.config import ModelConfig
+from model.convert import convert, main
+from model.original import ARCHITECTURES, Architecture, architecture_of
+from model.record import InvalidRecord, check_record
 
 RECORDS = Path(__file__).parent.parent / "records"
 RECORD = RECORDS / "gin_resnet50_320.npz"
@@ -45,18 +46,69 @@ def test_other_sizes_lengths_and_batches(converted: Checkpoint) -> None:
     assert report.keys() >= ARRAYS
 
 
-def test_coarse_sizes_leave_levels_out() -> None:
-    """At 608 the authors use P4 to P7, elsewhere P3 to P8."""
-    assert original_config(608).pyramid_levels == (4, 5, 6, 7)
-    assert original_config(640).pyramid_levels == (3, 4, 5, 6, 7, 8)
+def test_zsgnet_answers_as_its_record(zsgnet_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """ZSGNet is recognised with either backbone, at its published size, and answers every array of its record."""
+    record = RECORDS / f"{zsgnet_path.stem}_300.npz"
+    out = tmp_path / "ours.pth"
+    assert main([str(zsgnet_path), str(out), "--check", str(record)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report.keys() == {"score_logits", "box_deltas", "feature_sizes", "passed"}
+    assert report["passed"]
+    config = Checkpoint.load(out).config
+    assert (config.image_size, config.afs, config.garan) == (300, False, False)
+    assert config.backbone == ("ssd_vgg16" if "vgg" in zsgnet_path.stem else "resnet50")
 
 
-def test_prefix_is_optional(original_weights: dict[str, torch.Tensor], converted: Checkpoint) -> None:
-    """Names convert with `module.` before them and without."""
-    network = GIN(converted.config, len(converted.vocabulary))
-    plain = convert_weights(original_weights, network)
-    prefixed = convert_weights({f"module.{name}": weight for name, weight in original_weights.items()}, network)
-    assert plain.keys() == prefixed.keys() == network.state_dict().keys()
+def test_a_record_of_another_network(converted: Checkpoint, checkpoint: Checkpoint, zsgnet_path: Path) -> None:
+    """What the record holds and the network does not answer is named; a network of our own has no record."""
+    with pytest.raises(InvalidRecord, match="attention_logits_0.*does not answer"):
+        check_record(convert(zsgnet_path), RECORD)
+    with pytest.raises(ValueError, match="none of the original"):
+        check_record(checkpoint, RECORDS / "gin_resnet50_96.npz")
+
+
+def test_every_array_is_compared(converted: Checkpoint, tmp_path: Path) -> None:
+    """A difference in any one of a record's answers fails the check."""
+    with np.load(RECORDS / "gin_resnet50_96.npz") as arrays:
+        record = dict(arrays)
+    record["pred_scores"] = record["pred_scores"] + 1e-3
+    np.savez(tmp_path / "changed.npz", **record)
+    assert not check_record(converted, tmp_path / "changed.npz")["passed"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "levels"),
+    [
+        (ARCHITECTURES[0], 608, (4, 5, 6, 7)),
+        (ARCHITECTURES[0], 640, (3, 4, 5, 6, 7, 8)),
+        (ARCHITECTURES[1], 600, (4, 5, 6, 7)),
+        (ARCHITECTURES[1], 608, (3, 4, 5, 6, 7, 8)),
+        (ARCHITECTURES[2], 599, (3, 4, 5, 6, 7, 8)),
+        (ARCHITECTURES[2], 640, (4, 5, 6, 7, 8)),
+    ],
+)
+def test_coarse_sizes_leave_levels_out(architecture: Architecture, size: int, levels: tuple[int, ...]) -> None:
+    """Each of the authors' networks leaves levels out at its own sizes, and stays the same network."""
+    config = architecture.at_size(size)
+    assert config.pyramid_levels == levels
+    assert architecture_of(config) is architecture
+
+
+def test_our_own_networks_are_not_theirs() -> None:
+    """A network without their exchange of rows and columns is none of the authors'."""
+    assert architecture_of(ModelConfig()) is None
+
+
+def test_size_and_prefix(original_path: Path, tmp_path: Path) -> None:
+    """Names convert without `module.` too, and the size is what the checkpoint's own settings say."""
+    content = torch.load(original_path, weights_only=True)
+    weights = content["model_state_dict"]
+    content["model_state_dict"] = {name.removeprefix("module."): weight for name, weight in weights.items()}
+    content["cfgtxt"] = json.dumps({"resize_img": [608, 608]})
+    torch.save(content, tmp_path / "plain.pth")
+    config = convert(tmp_path / "plain.pth").config
+    assert config == ARCHITECTURES[0].at_size(608)
+    assert convert(tmp_path / "plain.pth", image_size=96).config.image_size == 96
 
 
 @pytest.mark.parametrize("header", ["", "3 300\n"])
@@ -99,6 +151,20 @@ def test_wrong_tensors_are_listed(original_path: Path, tmp_path: Path, capsys: p
     for line in ("missing: lstm.bias_hh_l0", "extra: more.weight", "misshapen: att_reg_box.5.bias is [9]"):
         assert line in message
     assert not (tmp_path / "out.pth").exists()
+
+
+def test_wrong_tensors_of_zsgnet(zsgnet_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tensors are listed against the network that fits best."""
+    wrong = rewrite(
+        zsgnet_path, tmp_path / "wrong.pth", {"lstm.bias_hh_l0": None, "backbone.fpn.P9.bias": torch.zeros(2)}
+    )
+    assert main([str(wrong), str(tmp_path / "out.pth")]) == 2
+    message = capsys.readouterr().err
+    assert ("ZSGNet with SSD-VGG16" if "vgg" in zsgnet_path.stem else "ZSGNet with ResNet-50") in message
+    assert [line.strip() for line in message.splitlines()[1:]] == [
+        "extra: backbone.fpn.P9.bias",
+        "missing: lstm.bias_hh_l0",
+    ]
 
 
 @pytest.mark.parametrize("content", ["hello", ""])

@@ -60,6 +60,21 @@ def test_parts(grounding: Grounding, classification: str) -> None:
     torch.testing.assert_close(losses.total, total)
 
 
+def test_without_attention(grounding: Grounding) -> None:
+    """A network without GARAN has no attention loss: zero, and the total is the sum of the rest."""
+    losses = grounding_loss(grounding._replace(attention_logits=()), BOXES, attention_targets(BOXES, 64), LossConfig())
+    assert float(losses.attention) == 0
+    torch.testing.assert_close(losses.total, losses.classification + losses.box)
+
+
+def test_unweighted_attention_is_reported(grounding: Grounding) -> None:
+    """With weight zero the attention loss is reported but not minimised."""
+    config = LossConfig(attention_weight=0.0)
+    losses = grounding_loss(grounding, BOXES, attention_targets(BOXES, 64), config)
+    assert float(losses.attention) > 0
+    torch.testing.assert_close(losses.total, losses.classification + losses.box)
+
+
 def test_softmax_wants_the_best_anchor(grounding: Grounding) -> None:
     """With softmax, raising the best anchor's score far above all others takes the loss to zero."""
     best = box_iou(BOXES[:, None], yxhw_to_yxyx(grounding.anchors)[None]).argmax(dim=1)
