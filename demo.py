@@ -27,7 +27,7 @@ def main() -> int:
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / "picture.jpg"
     ImageOps.scale(draw_scene(scene, random), ENLARGED).save(path, quality=90)
-    questions = list({thing: words for words, thing in described}.values())[:3]  # about three different things
+    questions = list({thing: words for words, _, thing in described}.values())[:3]  # about three different things
     try:
         print("starting the server ...", flush=True)
         with Server(grpc_port=0, http_port=0, metrics_port=0) as server:

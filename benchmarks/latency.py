@@ -9,9 +9,7 @@ table and, with --record, writes the figures with machine, versions and commit a
 import argparse
 import io
 import json
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +21,7 @@ import numpy as np
 import onnxruntime
 import torch
 import tritonclient.grpc as triton
+from machine import describe_machine
 from rich.console import Console
 from rich.table import Table
 
@@ -36,6 +35,7 @@ from serve.repository import DEFAULT
 from train.data.drawing import draw_scene
 from train.data.scenes import make_scene
 
+TRITON = "2.51 (nvidia-pytriton 0.7.0)"
 REAL_TIME = 1000 / 30  # milliseconds a frame
 WARM_UP = 10  # rounds
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
@@ -58,7 +58,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = {name: summarise(values) for name, values in samples.items()}
     show(rows, split)
     if arguments.record:
-        record = {"checkpoint": str(arguments.checkpoint), "repeats": arguments.repeats, **machine()}
+        record = {
+            "checkpoint": str(arguments.checkpoint),
+            "repeats": arguments.repeats,
+            **describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON),
+        }
         record |= {"milliseconds": rows, "triton_split_milliseconds": split}
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
         arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -176,27 +180,6 @@ def show(rows: dict[str, dict[str, float]], split: dict[str, float]) -> None:
     table.add_section()
     table.add_row("real time: 30 frames a second", f"{REAL_TIME:.2f}", "", "", "100%")
     Console(width=100 if not sys.stdout.isatty() else None).print(table)
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    cpu = next(
-        (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
-        platform.processor(),
-    )
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit,
-        "machine": {"cpu": cpu, "cores": torch.get_num_threads(), "gpu": gpu},
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "triton": "2.51 (nvidia-pytriton 0.7.0)",
-        },
-    }
 
 
 if __name__ == "__main__":

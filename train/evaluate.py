@@ -1,26 +1,39 @@
-"""Accuracy of a checkpoint on annotated pictures.
+"""Accuracy on annotated pictures, of a checkpoint or of a file of predictions.
 
-    python -m train.evaluate CKPT CSV --images DIR [--exchange]
+    python -m train.evaluate CKPT CSV --images DIR          asks the network and writes predictions
+    python -m train.evaluate PREDICTIONS CSV                scores a file of predictions, as the originals' script does
 
-The last line printed is JSON with `accuracy` (share of rows whose box has IoU >= 0.5 with the true one), `reachable`
-(the same at the best-matching anchor) and `rows`.
+The last line printed is JSON. For a checkpoint: `accuracy` (share of rows whose box has IoU >= 0.5 with the true one),
+the same at 0.25 and 0.75, `mean_iou`, `reachable` (accuracy of the boxes at the best-matching anchors) and `rows`.
+Several processes share the work: torchrun --nproc_per_node=N -m train.evaluate ...
 """
 
 import argparse
+import csv
 import dataclasses
 import json
+import os
 import sys
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from rich.console import Console
 from rich.progress import track
+from rich.table import Table
 
 from model.checkpoint import Checkpoint
-from train.data.annotations import InvalidData, Row, check_pictures, read_rows
+from train.data.annotations import InvalidData, Row, read_annotations
+from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
-from train.loop import evaluate
+from train.evaluation import Answers, Scores, breakdown, evaluate
+from train.predictions import Prediction, read_predictions, score_predictions, write_predictions
+from train.processes import start_process_group
+
+LENGTHS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 50))  # words, in the breakdown
+TIMEOUT = 1800.0  # seconds to wait for another process
 
 
 def exchange_expressions(rows: Sequence[Row]) -> list[Row]:
@@ -42,35 +55,118 @@ def exchange_expressions(rows: Sequence[Row]) -> list[Row]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description="Accuracy of a checkpoint.")
-    parser.add_argument("checkpoint", metavar="CKPT")
+    arguments = _parse(argv)
+    try:
+        if zipfile.is_zipfile(arguments.what):  # what torch.save writes
+            return _ask(arguments)
+        rows, _ = read_annotations(arguments.csv, images=None)
+        print(json.dumps(score_predictions(read_predictions(arguments.what), rows)))
+    except (OSError, ValueError) as error:
+        print(f"train.evaluate: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m train.evaluate", description="Accuracy on annotated pictures.")
+    parser.add_argument("what", metavar="CKPT|PREDICTIONS", help="a checkpoint, or a file of predictions")
     parser.add_argument("csv", metavar="CSV", help="annotations: img_id,bbox,query")
-    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the pictures")
+    parser.add_argument("--images", metavar="DIR", help="folder of the pictures, which a checkpoint needs")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="loading processes (default: 2)")
+    parser.add_argument(
+        "--predictions",
+        default="predictions.jsonl",
+        metavar="FILE",
+        help="where to write what the network answered: JSON lines, or the originals' pickle if it ends in .pkl "
+        "(default: predictions.jsonl)",
+    )
+    parser.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help="rows that cannot be used; skipped, they count as wrong",
+    )
     parser.add_argument(
         "--exchange",
         action="store_true",
         help="give each row the expression of another object of its picture: shows that the network reads",
     )
-    arguments = parser.parse_args(argv)
+    return parser.parse_args(argv)
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    """Ask a checkpoint's network, on one process or as one of torchrun's."""
+    if arguments.images is None:
+        raise InvalidData("a checkpoint needs --images DIR, the folder of the pictures")
+    distributed = "RANK" in os.environ
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if distributed:
+        device = start_process_group(TIMEOUT)
     try:
-        checkpoint = Checkpoint.load(arguments.checkpoint)
-        rows = read_rows(arguments.csv, arguments.images)
-        check_pictures(rows)
-        if arguments.exchange:
-            rows = exchange_expressions(rows)
-            if not rows:
-                raise InvalidData(f"{arguments.csv} has no picture with two boxes, so nothing can be exchanged")
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        network = checkpoint.network().to(device)
+        first = not distributed or dist.get_rank() == 0
+        checkpoint = Checkpoint.load(arguments.what)
+        rows, unusable = _rows(arguments, checkpoint.config.max_words, first)
         loader = evaluation_loader(rows, checkpoint.preparation, arguments.workers)
         shown = track(loader, "evaluating", console=Console(stderr=True), transient=True)
-        scores = evaluate(network, shown if sys.stderr.isatty() else loader, device)
-    except (OSError, ValueError) as error:
-        print(f"train.evaluate: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps(dataclasses.asdict(scores)))
+        answers = evaluate(checkpoint.network().to(device), shown if first and sys.stderr.isatty() else loader, device)
+        if first:
+            write_predictions(arguments.predictions, _predictions(answers))
+            _print_breakdown("words", breakdown(answers, _by_length(answers)))
+            _print_breakdown("category", breakdown(answers, read_categories(arguments.csv)))
+            print(json.dumps(dataclasses.asdict(Scores.of(answers, unusable))))
+    finally:
+        if distributed:
+            dist.destroy_process_group()
     return 0
+
+
+def _rows(arguments: argparse.Namespace, max_words: int, first: bool) -> tuple[list[Row], int]:
+    """Rows to ask, and how many cannot be."""
+    rows, problems = check_annotations(arguments.csv, arguments.images, max_words)
+    if problems and arguments.on_error == "stop":
+        raise InvalidData(f"{problems[0]} ({len(problems)} such rows; --on-error skip goes on without them)")
+    if problems and first:
+        print(*problems, sep="\n", file=sys.stderr)
+    if arguments.exchange:
+        rows = exchange_expressions(rows)
+        if not rows:
+            raise InvalidData(f"{arguments.csv} has no picture with two boxes, so nothing can be exchanged")
+    return rows, len(problems)
+
+
+def read_categories(path: str | Path) -> dict[int, str]:
+    """Row number to category from `NAME_categories.csv` beside `NAME.csv`; nothing if there is no such file."""
+    file = Path(path).with_name(f"{Path(path).stem}_categories.csv")
+    if not file.exists():
+        return {}
+    with open(file, newline="", encoding="utf-8") as lines:
+        try:
+            return {int(line["row"]): line["category"] for line in csv.DictReader(lines)}
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidData(f"{file} is not a CSV with the columns row,category: {error!r}") from None
+
+
+def _predictions(answers: Answers) -> list[Prediction]:
+    columns = answers.rows.tolist(), answers.boxes.tolist(), answers.scores.tolist()
+    return [Prediction(row, (x1, y1, x2, y2), score) for row, (x1, y1, x2, y2), score in zip(*columns, strict=True)]
+
+
+def _by_length(answers: Answers) -> dict[int, str]:
+    names = {}
+    for row, words in zip(answers.rows.tolist(), answers.words.tolist(), strict=True):
+        low, high = next(span for span in LENGTHS if words <= span[1])
+        names[row] = f"{low}" if low == high else f"{low}-{high}"
+    return names
+
+
+def _print_breakdown(title: str, groups: Mapping[str, Scores]) -> None:
+    if not groups:
+        return
+    table = Table(title, "rows", "IoU >= 0.25", ">= 0.5", ">= 0.75", "mean IoU")
+    for name, scores in sorted(groups.items(), key=lambda item: (len(item[0]), item[0])):
+        values = scores.accuracy_25, scores.accuracy, scores.accuracy_75, scores.mean_iou
+        table.add_row(name, str(scores.rows), *(f"{value:.4f}" for value in values))
+    Console().print(table)
 
 
 if __name__ == "__main__":

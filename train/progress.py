@@ -6,31 +6,23 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from model.loss import Losses
-
-EVERY = 10  # steps between two looks at the loss, each of which waits for the device
-
 
 class EpochProgress:
-    """Called with each step's losses, it moves a bar on a terminal; elsewhere it does nothing."""
+    """Moves a bar on a terminal; elsewhere it does nothing. name: what stands before the bar."""
 
-    def __init__(self, epoch: int, epochs: int, steps: int, shown: bool) -> None:
+    def __init__(self, name: str, steps: int, shown: bool) -> None:
+        self._name = name
         self._bar: Progress | None = None
         if shown and sys.stderr.isatty():
             columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
             self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self._task = self._bar.add_task(f"epoch {epoch + 1}/{epochs}", total=steps)
-        self._name = f"epoch {epoch + 1}/{epochs}"
-        self._steps = 0
+            self._task = self._bar.add_task(name, total=steps)
 
-    def __call__(self, losses: Losses) -> None:
-        """Count one step."""
-        if self._bar is None:
-            return
-        self._steps += 1
-        if self._steps % EVERY == 0:
-            self._bar.update(self._task, description=f"{self._name} loss {float(losses.total):.3f}")
-        self._bar.advance(self._task)
+    def __call__(self, steps: int, loss: float, images_per_second: float) -> None:
+        """steps: done so far."""
+        if self._bar is not None:
+            text = f"{self._name} | loss {loss:.3f} | {images_per_second:.0f} images/s"
+            self._bar.update(self._task, completed=steps, description=text)
 
     def __enter__(self) -> "EpochProgress":
         if self._bar is not None:

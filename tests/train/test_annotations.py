@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from train.data.annotations import InvalidData, check_pictures, read_rows
+from train.data.annotations import InvalidData, read_annotations, read_rows
+from train.data.check import check_annotations, main
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_rows(tmp_path: Path, images: Path) -> None:
     """Names with and without suffix, one expression or a list of them."""
     path = write(tmp_path, '7.jpg,"[1, 2, 30.5, 40]",the dog', "7,\"[0, 0, 120, 90]\",\"['a cat', 'it, too']\"")
     rows = read_rows(path, images)
-    check_pictures(rows)
+    assert check_annotations(path, images, 50) == (rows, [])
     assert [row.number for row in rows] == [0, 1]
     assert rows[0].box == (1, 2, 30.5, 40)
     assert rows[0].image == rows[1].image == images / "7.jpg"
@@ -64,13 +65,47 @@ def test_bad_files(tmp_path: Path, images: Path) -> None:
         read_rows(tmp_path / "nowhere.csv", images)
 
 
-def test_pictures_are_checked(tmp_path: Path, images: Path) -> None:
-    """A box outside its picture and a file that is none are found from the header."""
-    with pytest.raises(InvalidData, match="row 0.*outside"):
-        check_pictures(read_rows(write(tmp_path, '7.jpg,"[1, 2, 30, 100]",dog'), images))
-    (images / "8.jpg").write_text("hello")
-    with pytest.raises(InvalidData, match="row 0.*not a picture"):
-        check_pictures(read_rows(write(tmp_path, '8.jpg,"[1, 2, 30, 40]",dog'), images))
+def test_every_unusable_row_is_found(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each with its cause, in the file's order; the others can be used. The command prints the same."""
+    Image.effect_noise((300, 200), 50).save(images / "8.jpg")
+    (images / "8.jpg").write_bytes((images / "8.jpg").read_bytes()[:3000])
+    (images / "9.jpg").write_text("hello")
+    Image.new("1", (10_000, 6_000)).save(images / "large.png")
+    lines = {
+        '7.jpg,"[1, 2, 30, 40]",the dog': None,
+        '7.jpg,"[1, 2, 30, 100]",dog': "lies outside",
+        '8.jpg,"[1, 2, 30, 40]",dog': "damaged",
+        '9.jpg,"[1, 2, 30, 40]",dog': "none of JPEG",
+        'nowhere.jpg,"[1, 2, 30, 40]",dog': "no picture 'nowhere.jpg'",
+        'large.png,"[1, 2, 30, 40]",dog': "10000 x 6000",
+        '7.jpg,"[1, 2, 30, 40]", ': "no words",
+        f'7.jpg,"[1, 2, 30, 40]",{"dog " * 51}': "51 words",
+        '7.jpg,"[30, 2, 1, 40]",dog': "inside out",
+        "7.jpg,\"[1, 2, 30, 40]\",\"['dog', '?']\"": "no words",
+        '7,"[0, 0, 120.5, 90]",dog': None,
+    }
+    path = write(tmp_path, *lines)
+    rows, problems = check_annotations(path, images, 50)
+    causes = list(lines.values())
+    assert [row.number for row in rows] == [number for number, cause in enumerate(causes) if cause is None]
+    assert [problem.row for problem in problems] == [number for number, cause in enumerate(causes) if cause is not None]
+    for problem in problems:
+        assert causes[problem.row] in str(problem)  # type: ignore[operator]
+    assert main([str(path), "--images", str(images)]) == 1
+    out = capsys.readouterr().out.splitlines()
+    assert out[:-1] == [str(problem) for problem in problems]
+    assert out[-1] == "2 rows about 1 pictures can be used, 9 rows cannot"
+
+
+def test_check_command(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing wrong: exit code 0. No such file, or not a CSV: 2 and one line."""
+    good = write(tmp_path, '7.jpg,"[1, 2, 30, 40]",the dog')
+    assert main([str(good), "--images", str(images)]) == 0
+    assert main([str(tmp_path / "nowhere.csv"), "--images", str(images)]) == 2
+    capsys.readouterr()
+    (tmp_path / "picture.csv").write_bytes((images / "7.jpg").read_bytes())
+    assert main([str(tmp_path / "picture.csv"), "--images", str(images)]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_rotated_picture(tmp_path: Path, images: Path) -> None:
@@ -78,4 +113,11 @@ def test_rotated_picture(tmp_path: Path, images: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new("RGB", (120, 90)).save(images / "9.jpg", exif=exif)
-    check_pictures(read_rows(write(tmp_path, '9.jpg,"[0, 0, 90, 120]",dog'), images))
+    assert not check_annotations(write(tmp_path, '9.jpg,"[0, 0, 90, 120]",dog'), images, 50)[1]
+
+
+def test_rows_without_pictures(tmp_path: Path) -> None:
+    """Where only boxes are wanted, nobody looks for pictures."""
+    rows, problems = read_annotations(write(tmp_path, '8.jpg,"[1, 2, 3, 4]",dog'), images=None)
+    assert rows[0].image == Path("8.jpg")
+    assert not problems

@@ -10,16 +10,19 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.parallel import DistributedDataParallel
 
 from model.checkpoint import Checkpoint
 from model.loss import LossConfig
 from train.arguments import parse_arguments
+from train.config import OptimConfig
 from train.data.annotations import Row, read_rows
 from train.data.dataset import GroundingDataset, collate
+from train.data.sampler import Visit
 from train.data.scenes import write_scenes
-from train.evaluate import exchange_expressions, main
-from train.loop import train_one_epoch
+from train.optimizer import build_optimizer
+from train.step import TrainingStep
 
 SETTINGS = [
     "model.backbone=shufflenet_v2_x0_5", "model.image_size=64", "model.word_width=16", "model.language_width=32",
@@ -57,7 +60,7 @@ def test_two_processes(run: tuple[Path, subprocess.CompletedProcess[str]]) -> No
     assert last.training is not None
     assert last.training["epoch"] == 1
     assert {"red", "circle"} & set(best.vocabulary.words)
-    line = json.loads((folder / "out" / "log.jsonl").read_text())
+    line = json.loads((folder / "out" / "history.jsonl").read_text())
     assert line["val"]["rows"] == 9
 
 
@@ -68,6 +71,21 @@ def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
     assert done.returncode == 0, done.stderr
     assert "epoch 2:" in done.stdout
     assert "epoch 1:" not in done.stdout
+    history = [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in history] == [1, 2]
+
+
+def test_what_a_run_leaves(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+    """Settings that `--config` reads again, versions, and TensorBoard's curves and panel."""
+    out = run[0] / "out"
+    config = parse_arguments([f"--config={out / 'config.yaml'}"])
+    assert config.model == Checkpoint.load(out / "last.pth").config
+    assert json.loads((out / "versions.json").read_text())["torch"] == torch.__version__.split("+")[0]
+    events = EventAccumulator(str(out / "tensorboard"))
+    events.Reload()
+    assert {"loss/total", "val/accuracy", "train/lr", "train/images_per_second"} <= set(events.Tags()["scalars"])
+    panel = events.Images("validation")[0]
+    assert (panel.width, panel.height) == (4 * 66 + 2, 3 * 66 + 2)  # 9 rows of 64 pixels, framed
 
 
 def learn(rank: int, checkpoint_path: str, rows: list[Row], folder: str) -> None:
@@ -75,14 +93,13 @@ def learn(rank: int, checkpoint_path: str, rows: list[Row], folder: str) -> None
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     checkpoint = Checkpoint.load(checkpoint_path)
-    network = DistributedDataParallel(checkpoint.network())
-    dataset = GroundingDataset(rows, checkpoint.preparation, share_images=False, draw=False)
-    batches = [collate([dataset[4 * step + 2 * rank], dataset[4 * step + 2 * rank + 1]]) for step in range(2)]
-    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
-    train_one_epoch(
-        network, batches, optimizer, None, LossConfig(), torch.device("cpu"), "fp32", 0.0, lambda losses: None
-    )
-    torch.save({name: p.detach() for name, p in network.module.named_parameters()}, f"{folder}/rank{rank}.pth")
+    network = checkpoint.network().train()
+    dataset = GroundingDataset(rows, checkpoint.preparation, share_images=False)
+    optimizer = build_optimizer(network, OptimConfig(lr=1e-3))
+    step = TrainingStep(DistributedDataParallel(network), optimizer, LossConfig(), OptimConfig(), torch.device("cpu"))
+    for start in (0, 4):
+        step([collate([dataset[Visit(0, start + 2 * rank + index)] for index in range(2)])])
+    torch.save(dict(network.named_parameters()), f"{folder}/rank{rank}.pth")
     dist.destroy_process_group()
 
 
@@ -114,30 +131,3 @@ def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err
     assert cause in message
     assert len(message.splitlines()) == 1
-
-
-def test_exchanged_expressions(tmp_path: Path) -> None:
-    """Each row keeps its box and takes the expression of another box of its picture."""
-    rows = read_rows(write_scenes(tmp_path, 10, seed=6), tmp_path / "images")
-    named = {(row.image, row.expressions): row.box for row in rows}
-    exchanged = exchange_expressions(rows)
-    assert len(exchanged) == len(rows)
-    for row in exchanged:
-        assert named[row.image, row.expressions] != row.box
-
-
-def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The last line is JSON with accuracy and rows; bad files end with exit code 2 and one line."""
-    csv = write_scenes(tmp_path, 4, seed=7)
-    arguments = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
-    assert main(arguments) == 0
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert report["rows"] == 16
-    assert 0 <= report["accuracy"] <= 1
-    assert main([*arguments, "--exchange"]) == 0
-    capsys.readouterr()
-    (tmp_path / "images" / "000001.jpg").unlink()
-    assert main(arguments) == 2
-    assert "000001.jpg" in capsys.readouterr().err
-    assert main([str(csv), *arguments[1:]]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1

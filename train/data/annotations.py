@@ -2,14 +2,11 @@
 
 import ast
 import csv
-from collections.abc import Iterable
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 COLUMNS = ("img_id", "bbox", "query")
-ROUNDING = 1.0  # pixels by which published boxes may leave the picture
 
 
 class InvalidData(ValueError):
@@ -26,66 +23,85 @@ class Row:
     expressions: tuple[str, ...]
 
 
-def read_rows(path: str | Path, images: str | Path) -> list[Row]:
-    """Read a CSV whose pictures lie in `images`. Raises InvalidData or FileNotFoundError."""
-    rows = []
+@dataclass(frozen=True)
+class Problem:
+    """Why a row of a file cannot be used."""
+
+    file: str
+    row: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}: {self.reason}"
+
+
+def read_annotations(path: str | Path, images: str | Path | None) -> tuple[list[Row], list[Problem]]:
+    """The rows of a CSV whose pictures lie in `images`, and those that cannot be used.
+
+    Without `images` the pictures are not looked for, and a row's `image` is its identifier. Raises InvalidData where
+    the file is not such a CSV at all, or OSError.
+    """
+    rows, problems = [], []
+    find = Path if images is None else _ImageFolder(Path(images)).find
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise InvalidData(f"{path} has no column {', '.join(missing)}; its header must be {','.join(COLUMNS)}")
-        for number, fields in enumerate(reader):
-            try:
-                image = _find_image(Path(images), fields["img_id"])
-                rows.append(Row(number, image, _parse_box(fields["bbox"]), _parse_query(fields["query"])))
-            except ValueError as error:
-                raise InvalidData(f"{path}, row {number}: {error}") from None
-    if not rows:
+        try:
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise InvalidData(f"{path} has no column {', '.join(missing)}; its header must be {','.join(COLUMNS)}")
+            for number, fields in enumerate(reader):
+                try:
+                    box, query = _parse_box(fields["bbox"]), _parse_query(fields["query"])
+                    rows.append(Row(number, find(fields["img_id"]), box, query))
+                except ValueError as error:
+                    problems.append(Problem(str(path), number, str(error)))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InvalidData(f"{path} is not a CSV in UTF-8: {error}") from None
+    if not rows and not problems:
         raise InvalidData(f"{path} has no rows")
+    return rows, problems
+
+
+def read_rows(path: str | Path, images: str | Path) -> list[Row]:
+    """The rows of a CSV of which every one can be used. Raises InvalidData for the first that cannot, or OSError."""
+    rows, problems = read_annotations(path, images)
+    if problems:
+        raise InvalidData(str(problems[0]))
     return rows
 
 
-def check_pictures(rows: Iterable[Row]) -> None:
-    """Read every picture's header: it is a picture and each box lies in it. Raises InvalidData."""
-    sizes: dict[Path, tuple[int, int]] = {}
-    for row in rows:
-        if row.image not in sizes:
-            sizes[row.image] = _picture_size(row)
-        width, height = sizes[row.image]
-        x1, y1, x2, y2 = row.box
-        if x1 < -ROUNDING or y1 < -ROUNDING or x2 > width + ROUNDING or y2 > height + ROUNDING:
-            raise InvalidData(f"row {row.number}: box {list(row.box)} lies outside {row.image} ({width} x {height})")
+class _ImageFolder:
+    """Finds pictures by their identifiers, each looked for once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found: dict[str, Path] = {}
+
+    def find(self, name: str) -> Path:
+        if name not in self._found:
+            for candidate in (self._folder / name, self._folder / f"{name}.jpg"):  # Flickr30k's have no suffix
+                if name and candidate.is_file():
+                    self._found[name] = candidate
+                    break
+            else:
+                raise ValueError(f"there is no picture {name!r} in {self._folder}")
+        return self._found[name]
 
 
-def _picture_size(row: Row) -> tuple[int, int]:
-    """(width, height) of the upright picture, from its header."""
-    try:
-        with Image.open(row.image) as picture:
-            turned = picture.getexif().get(0x0112, 1) in (5, 6, 7, 8)  # EXIF orientations that exchange the sides
-            return (picture.height, picture.width) if turned else picture.size
-    except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError and others
-        raise InvalidData(f"row {row.number}: {row.image} is not a picture: {error}") from None
-
-
-def _find_image(images: Path, name: str) -> Path:
-    for candidate in (images / name, images / f"{name}.jpg"):  # Flickr30k's identifiers have no suffix
-        if name and candidate.is_file():
-            return candidate
-    raise ValueError(f"there is no picture {name!r} in {images}")
-
-
-def _parse_box(text: str) -> tuple[float, float, float, float]:
+def _parse_box(text: str | None) -> tuple[float, float, float, float]:
     box = _literal(text, "bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
         raise ValueError(f"bbox {text!r} is not a list [x1, y1, x2, y2]")
     x1, y1, x2, y2 = (float(side) for side in box)
+    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+        raise ValueError(f"bbox {text} holds a number that is not finite")
     if not (x1 < x2 and y1 < y2):
         raise ValueError(f"bbox {text} is inside out or empty: it must have x1 < x2 and y1 < y2")
     return x1, y1, x2, y2
 
 
-def _parse_query(text: str) -> tuple[str, ...]:
-    queries = _literal(text, "query") if text.startswith("[") else [text]
+def _parse_query(text: str | None) -> tuple[str, ...]:
+    queries = _literal(text, "query") if (text or "").startswith("[") else [text]
     if not isinstance(queries, list) or not queries or not all(isinstance(query, str) for query in queries):
         raise ValueError(f"query {text!r} is neither a sentence nor a list of sentences")
     return tuple(queries)

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from model.picture import read_picture, resize
 from model.preparation import InvalidInput, Preparation, pad
 from train.data.annotations import InvalidData, Row
+from train.data.augment import AugmentConfig, augment
+from train.data.sampler import Visit
 
 
 @dataclass(frozen=True)
@@ -57,12 +60,22 @@ class GroundingDataset(Dataset[Sample]):
     """Rows as samples.
 
     share_images: one sample per picture with all its rows, so that the image part of the network runs once for them;
-    otherwise one sample per row. draw: choose one of a row's expressions at random per visit; otherwise the first.
+    otherwise one sample per row. augment: changes made to a visit's picture, boxes and expressions, or None.
+    seed: what is drawn at random, one of a row's expressions and the augmentation, is a function of it and the visit
+    alone, whichever process loads the sample; None always takes the first expression.
     """
 
-    def __init__(self, rows: Sequence[Row], preparation: Preparation, share_images: bool, draw: bool) -> None:
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        preparation: Preparation,
+        share_images: bool,
+        seed: int | None = None,
+        augment: AugmentConfig | None = None,
+    ) -> None:
         self.preparation = preparation
-        self.draw = draw
+        self.seed = seed
+        self.augment = augment if augment != AugmentConfig() else None
         groups: dict[Path | int, list[Row]] = {}
         for row in rows:
             groups.setdefault(row.image if share_images else row.number, []).append(row)
@@ -71,26 +84,26 @@ class GroundingDataset(Dataset[Sample]):
     def __len__(self) -> int:
         return len(self.groups)
 
-    def __getitem__(self, index: int) -> Sample:
-        group = self.groups[index]
+    def __getitem__(self, visit: Visit) -> Sample:
+        group = self.groups[visit.sample]
+        expressions = [row.expressions[0] for row in group]
+        boxes = np.array([row.box for row in group], dtype=np.float32)
+        random = None
+        if self.seed is not None:
+            random = np.random.default_rng((self.seed, *visit))
+            expressions = [row.expressions[random.integers(len(row.expressions))] for row in group]
         try:
-            pixels, size = self.preparation.image(group[0].image.read_bytes())
+            data = group[0].image.read_bytes()
+            if self.augment is not None and random is not None:
+                picture, boxes, expressions = augment(read_picture(data), boxes, expressions, self.augment, random)
+                pixels = resize(picture, self.preparation.image_size, self.preparation.resize_filter)
+                size = picture.height, picture.width
+            else:
+                pixels, size = self.preparation.image(data)
+            words = [self.preparation.words(expression) for expression in expressions]
         except (InvalidInput, OSError) as error:
-            raise InvalidData(f"{group[0].image} (row {group[0].number}): {error}") from None
-        return Sample(
-            pixels,
-            size,
-            [self._words(row) for row in group],
-            np.array([row.box for row in group], dtype=np.float32),
-            [row.number for row in group],
-        )
-
-    def _words(self, row: Row) -> list[int]:
-        chosen = int(torch.randint(len(row.expressions), ())) if self.draw else 0
-        try:
-            return self.preparation.words(row.expressions[chosen])
-        except InvalidInput as error:
-            raise InvalidData(f"row {row.number}: {error}") from None
+            raise InvalidData(f"{group[0].image} (row {group[0].number} and others about it): {error}") from None
+        return Sample(pixels, size, words, boxes, [row.number for row in group])
 
 
 def collate(samples: Sequence[Sample]) -> Batch:

@@ -1,5 +1,6 @@
 """From a configuration to loaders: annotations checked, vocabulary made, scenes generated where none are named."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,80 +8,118 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch.utils.data import DataLoader, DistributedSampler, Subset
+from torch.utils.data import DataLoader
 
-from model.checkpoint import Checkpoint
 from model.preparation import Preparation
 from model.word_vectors import read_word_vectors
 from model.words import Vocabulary
-from train.config import ScenesConfig, TrainConfig
-from train.data.annotations import Row, check_pictures, read_rows
+from train.config import DataConfig, ScenesConfig, TrainConfig
+from train.data.annotations import InvalidData, Problem, Row
+from train.data.check import check_annotations
 from train.data.dataset import GroundingDataset, collate
+from train.data.sampler import TrainingBatches, Visit
 from train.data.scenes import write_scenes
 
 Loader = DataLoader[Any]  # its batches are `Batch`: collated samples, which the type of a loader cannot say
+SHOWN = 20  # unusable rows that are printed; train.data.check prints all
 
 
 @dataclass(frozen=True)
 class Data:
-    """What training needs: this rank's loaders, the sampler to tell the epoch, vocabulary and word vectors."""
+    """What training needs: this rank's loaders, the batches to tell the epoch, vocabulary and word vectors.
+
+    val_rows: what `val` goes through, over all ranks. val_unusable: rows of the validation that could not be used.
+    """
 
     train: Loader
+    batches: TrainingBatches
     val: Loader
-    sampler: DistributedSampler[Any]
+    val_rows: list[Row]
+    val_unusable: int
     vocabulary: Vocabulary
     vectors: np.ndarray | None
 
 
-def load_data(config: TrainConfig, resumed: Checkpoint | None) -> Data:
-    """Raises InvalidData where annotations or pictures cannot be used, before any training."""
-    train_rows, val_rows = _rows(config)
-    check_pictures(train_rows)
-    check_pictures(val_rows)
+def load_data(config: TrainConfig, known: Vocabulary | None) -> Data:
+    """known: the vocabulary to use; without one it is made from the training expressions.
+
+    Raises InvalidData where annotations or pictures cannot be used, before any training.
+    """
+    (train_rows, _), (val_rows, val_unusable) = (_usable_rows(config, split) for split in ("train", "val"))
     vectors = None
-    if resumed is not None:
-        vocabulary = resumed.vocabulary
-    else:
-        vocabulary, vectors = _vocabulary(config, train_rows)
-    preparation = Preparation(config.model.image_size, config.model.resize_filter, config.model.max_words, vocabulary)
-    data = config.data
-    train = GroundingDataset(train_rows, preparation, data.share_images, draw=True)
-    sampler: DistributedSampler[Any] = DistributedSampler(train, seed=config.seed, drop_last=True)
-    if len(sampler) < data.batch_size:
-        raise ValueError(f"{len(train)} samples do not fill a batch of {data.batch_size} on each rank")
-    train_loader = DataLoader(
-        train, data.batch_size, sampler=sampler, num_workers=data.workers, collate_fn=collate, drop_last=True,
-        pin_memory=torch.cuda.is_available(), persistent_workers=data.workers > 0,
-    )  # fmt: skip
-    return Data(train_loader, evaluation_loader(val_rows, preparation, data.workers), sampler, vocabulary, vectors)
+    if known is None:
+        known, vectors = _vocabulary(config, train_rows)
+    model, data = config.model, config.data
+    preparation = Preparation(model.image_size, model.resize_filter, model.max_words, known)
+    samples = GroundingDataset(train_rows, preparation, data.share_images, config.seed, data.augment)
+    batches = TrainingBatches(len(samples), data.batch_size, config.optim.accumulate, config.seed)
+    train_loader = _loader(samples, batches, data.workers)
+    val_loader = evaluation_loader(val_rows, preparation, data.workers)
+    return Data(train_loader, batches, val_loader, val_rows, val_unusable, known, vectors)
 
 
 def evaluation_loader(rows: list[Row], preparation: Preparation, workers: int) -> Loader:
     """This rank's share of the rows, each of them once over all ranks; a picture's rows share its image part."""
-    dataset = GroundingDataset(rows, preparation, share_images=True, draw=False)
+    dataset = GroundingDataset(rows, preparation, share_images=True)
     rank, ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
-    share = Subset(dataset, range(rank, len(dataset), ranks))
-    return DataLoader(share, batch_size=16, num_workers=workers, collate_fn=collate)
+    visits = [Visit(0, index) for index in range(rank, len(dataset), ranks)]
+    return _loader(dataset, [visits[start : start + 16] for start in range(0, len(visits), 16)], workers)
 
 
-def _rows(config: TrainConfig) -> tuple[list[Row], list[Row]]:
+def _loader(dataset: GroundingDataset, batches: Any, workers: int) -> Loader:
+    return DataLoader(
+        dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate,
+        pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
+    )  # fmt: skip
+
+
+def _usable_rows(config: TrainConfig, split: str) -> tuple[list[Row], int]:
+    """Rows of a split and how many of it cannot be used. The first rank looks, and all hear the same."""
     data = config.data
-    if data.train is not None and data.val is not None and data.images is not None:
-        return read_rows(data.train, data.images), read_rows(data.val, data.images)
-    scenes = data.scenes
-    train = _scenes(scenes, "train", scenes.train, scenes.seed)
-    val = _scenes(scenes, "val", scenes.val, scenes.seed + 1)
-    return train, val
+    path, images = (data.train if split == "train" else data.val), data.images
+    if path is None or images is None:
+        path, images = _scenes(data.scenes, split)
+    result: list[Any] = [None]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        try:
+            result = [check_annotations(path, images, config.model.max_words)]
+        except (InvalidData, OSError) as error:
+            result = [error]
+    if dist.is_initialized():
+        dist.broadcast_object_list(result)
+    if isinstance(result[0], Exception):
+        raise result[0]
+    rows, problems = result[0]
+    _report(data, str(path), rows, problems)
+    return rows, len(problems)
 
 
-def _scenes(config: ScenesConfig, split: str, count: int, seed: int) -> list[Row]:
-    """Rows of generated scenes; generated by the first rank where they are not there yet."""
+def _report(data: DataConfig, path: str, rows: list[Row], problems: list[Problem]) -> None:
+    """Print what is wrong, once. Raises InvalidData unless such rows are to be skipped and others are left."""
+    if problems and (not dist.is_initialized() or dist.get_rank() == 0):
+        print(*problems[:SHOWN], sep="\n", file=sys.stderr)
+        if len(problems) > SHOWN:
+            print(f"... and {len(problems) - SHOWN} more (python -m train.data.check lists all)", file=sys.stderr)
+    if problems and data.on_error == "stop":
+        raise InvalidData(
+            f"{len(problems)} of {len(rows) + len(problems)} rows of {path} cannot be used; mend them, or leave them "
+            "out with data.on_error=skip"
+        )
+    if not rows:
+        raise InvalidData(f"no row of {path} can be used")
+    if problems and (not dist.is_initialized() or dist.get_rank() == 0):
+        print(f"{path}: {len(problems)} rows skipped, {len(rows)} used", file=sys.stderr)
+
+
+def _scenes(config: ScenesConfig, split: str) -> tuple[str, str]:
+    """CSV and pictures of generated scenes; generated by the first rank where they are not there yet."""
+    count, seed = (config.train, config.seed) if split == "train" else (config.val, config.seed + 1)
     folder = Path(config.folder) / f"{split}-{count}x{config.expressions}-seed{seed}"
     if not (folder / "scenes.csv").exists() and (not dist.is_initialized() or dist.get_rank() == 0):
         write_scenes(folder, count, seed, config.expressions)
     if dist.is_initialized():
         dist.barrier()
-    return read_rows(folder / "scenes.csv", folder / "images")
+    return str(folder / "scenes.csv"), str(folder / "images")
 
 
 def _vocabulary(config: TrainConfig, rows: list[Row]) -> tuple[Vocabulary, np.ndarray | None]:

@@ -2,15 +2,15 @@
 
     python -m train.data.scenes --out DIR --count N --seed S
 
-Writes DIR/images/*.jpg and DIR/scenes.csv (`img_id,bbox,query`, several rows per picture). The same seed gives the
-same files.
+Writes DIR/images/*.jpg, DIR/scenes.csv (`img_id,bbox,query`, several rows per picture) and DIR/scenes_categories.csv
+(`row,category`: what kind of meaning each row has). The same seed gives the same files.
 """
 
 import argparse
 import csv
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -20,21 +20,24 @@ from rich.console import Console
 from rich.progress import track
 
 from train.data.drawing import draw_scene
+from train.data.expressions import Meaning
 from train.data.wording import describe
 from train.data.world import COUNTS, Scene, Thing, lay_out
 
+Described = tuple[str, Meaning, Thing]  # an expression, what it means, the thing it picks
 EXPRESSIONS = 4  # per picture, unless asked otherwise
 QUALITY = 90  # of the JPEG files
 
 
-def make_scene(seed: int, number: int, expressions: int) -> tuple[Scene, list[tuple[str, Thing]], np.random.Generator]:
-    """Scene `number` of a seed with (expression, thing meant) pairs, and the generator that draws it."""
+def make_scene(seed: int, number: int, expressions: int) -> tuple[Scene, list[Described], np.random.Generator]:
+    """Scene `number` of a seed with its expressions, their meanings and the things meant, and the generator that draws
+    it."""
     random = np.random.default_rng([seed, number])
     while True:
         scene = lay_out(random)
         described = describe(scene, expressions, random) if len(scene.things) >= COUNTS[0] else None
         if described is not None:
-            return scene, [(words, target) for words, _, target in described], random
+            return scene, described, random
 
 
 def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSIONS, workers: int | None = None) -> Path:
@@ -52,20 +55,26 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSION
         console = Console(stderr=True)
         shown = track(written, f"scenes {out}", count, console=console, transient=True)
         rows = [row for rows in (shown if console.is_terminal else written) for row in rows]
-    temporary = path.with_suffix(".part")
-    with open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["img_id", "bbox", "query"])
-        writer.writerows(rows)
-    temporary.replace(path)
+    _write_csv(out / "scenes_categories.csv", ("row", "category"), enumerate(kind for _, kind in rows))
+    _write_csv(path, ("img_id", "bbox", "query"), (row for row, _ in rows))
     return path
 
 
-def _write_one(images: Path, seed: int, expressions: int, number: int) -> list[tuple[str, str, str]]:
+def _write_one(images: Path, seed: int, expressions: int, number: int) -> list[tuple[tuple[str, str, str], str]]:
+    """Draw one scene; returns its rows, each with the kind of its meaning."""
     scene, described, random = make_scene(seed, number, expressions)
     name = f"{number:06d}.jpg"
     draw_scene(scene, random).save(images / name, quality=QUALITY)
-    return [(name, str(list(thing.box)), words) for words, thing in described]
+    return [((name, str(list(thing.box)), words), meaning.kind) for words, meaning, thing in described]
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    temporary = path.with_suffix(".part")
+    with open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(header)
+        writer.writerows(rows)
+    temporary.replace(path)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

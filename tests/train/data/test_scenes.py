@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from train.data.annotations import check_pictures, read_rows
+from train.data.check import check_annotations
 from train.data.drawing import FINE, draw_thing
 from train.data.expressions import Group, Meaning
 from train.data.scenes import main, write_scenes
@@ -45,8 +45,8 @@ def test_same_seed_same_files(tmp_path: Path) -> None:
 
 def test_rows_are_sound(tmp_path: Path) -> None:
     """Boxes lie in their pictures, and each row has another row of its picture with another box."""
-    rows = read_rows(write_scenes(tmp_path, 20, seed=4), tmp_path / "images")
-    check_pictures(rows)
+    rows, problems = check_annotations(write_scenes(tmp_path, 20, seed=4), tmp_path / "images", max_words=50)
+    assert not problems
     assert len(rows) == 80
     for row in rows:
         assert any(other.image == row.image and other.box != row.box for other in rows)

@@ -1,0 +1,75 @@
+"""`train.run` that a fault strikes: python faulty_run.py FAULT PLACE COUNT RANK [arguments of train.run].
+
+FAULT is a signal's name, "stall", or "nan3" for three losses in a row that are not numbers. It strikes rank RANK as
+PLACE ("step", "save" or "evaluation") is come by for the COUNT-th time, in a process that torchrun has not restarted.
+A save is struck between writing and renaming.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+import model.checkpoint
+import train.trainer
+from train.run import main
+from train.step import StepResult, TrainingStep
+
+
+def strike(fault: str) -> None:
+    """Do it to this process."""
+    if fault == "stall":
+        time.sleep(3600)
+    os.kill(os.getpid(), getattr(signal, fault))
+
+
+def struck(function: Callable[..., Any], fault: str, count: int) -> Callable[..., Any]:
+    """The function, before whose count-th call the fault strikes."""
+    calls = 0
+
+    def call(*arguments: Any, **more: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count:
+            strike(fault)
+        return function(*arguments, **more)
+
+    return call
+
+
+def poisoned(first: int, last: int) -> Callable[..., StepResult]:
+    """A training step whose loss is NaN from the first to the last of the numbered calls."""
+    calls = 0
+    step, losses = TrainingStep.__call__, TrainingStep._losses
+
+    def call(self: TrainingStep, batches: Any) -> StepResult:
+        nonlocal calls
+        calls += 1
+        poison = float("nan") if first <= calls <= last else 1.0
+
+        def spoil(self: TrainingStep, batch: Any) -> Any:
+            result = losses(self, batch)
+            return result._replace(total=result.total * torch.tensor(poison))
+
+        TrainingStep._losses = spoil  # type: ignore[method-assign]
+        return step(self, batches)
+
+    return call
+
+
+if __name__ == "__main__":
+    fault, place, count, rank, *arguments = sys.argv[1:]
+    if os.environ.get("RANK", "0") == rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        if fault.startswith("nan"):
+            TrainingStep.__call__ = poisoned(int(count), int(count) + int(fault[3:]) - 1)  # type: ignore[method-assign]
+        elif place == "step":
+            TrainingStep.__call__ = struck(TrainingStep.__call__, fault, int(count))  # type: ignore[method-assign]
+        elif place == "save":
+            model.checkpoint.os.replace = struck(os.replace, fault, int(count))  # type: ignore[attr-defined]
+        else:
+            train.trainer.evaluate = struck(train.trainer.evaluate, fault, int(count))  # type: ignore[attr-defined]
+    sys.exit(main(arguments))

@@ -1,0 +1,94 @@
+"""Evaluation: every row once, whatever the number of processes, and what a file of predictions is worth."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from train.data.annotations import read_rows
+from train.data.scenes import write_scenes
+from train.evaluate import exchange_expressions, main
+from train.evaluation import Answers, Scores, breakdown
+
+
+def answers(ious: list[float], words: list[int] | None = None) -> Answers:
+    """Answers with these IoUs."""
+    count = len(ious)
+    return Answers(
+        torch.arange(count), torch.tensor(words or [1] * count), torch.zeros(count, 4), torch.zeros(count),
+        torch.tensor(ious), torch.ones(count),
+    )  # fmt: skip
+
+
+def test_scores() -> None:
+    """Shares at each threshold, which itself is enough; rows that could not be asked are missed; nothing is NaN."""
+    scores = Scores.of(answers([0.0, 0.25, 0.5, 0.6, 0.75]))
+    assert (scores.accuracy_25, scores.accuracy, scores.accuracy_75) == (0.8, 0.6, 0.2)
+    assert scores.mean_iou == pytest.approx(0.42)
+    assert Scores.of(answers([1.0, 1.0, 1.0]), unusable=1) == Scores(0.75, 0.75, 0.75, 0.75, 0.75, 4)
+    assert math.isnan(Scores.of(answers([])).accuracy)
+
+
+def test_breakdown() -> None:
+    """Each group has the scores of its rows."""
+    groups = breakdown(answers([0.9, 0.1, 0.7]), {0: "cat", 2: "dog", 1: "cat"})
+    assert groups["cat"].accuracy == 0.5
+    assert groups["dog"] == Scores.of(answers([0.7]))
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_any_number_of_processes(checkpoint_path: Path, tmp_path: Path, processes: int) -> None:
+    """7 pictures on 2 and on 3 processes give the predictions and the scores that one process gives."""
+    csv = write_scenes(tmp_path, 7, seed=8, expressions=3)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    reports, predictions = [], []
+    for count in (1, processes):
+        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] if count > 1 else []
+        written = tmp_path / f"predictions{count}.jsonl"
+        command = [sys.executable, *launcher, "-m", "train.evaluate", str(checkpoint_path), str(csv)]
+        command += ["--images", str(tmp_path / "images"), "--workers", "0", "--predictions", str(written)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        reports.append(json.loads(done.stdout.splitlines()[-1]))
+        predictions.append([json.loads(line) for line in written.read_text().splitlines()])
+    assert reports[0]["rows"] == 21
+    assert [line["id"] for line in predictions[1]] == list(range(21))
+    assert reports[1] == pytest.approx(reports[0], abs=1e-6)
+    for one, other in zip(*predictions, strict=True):
+        assert one["pred_boxes"] == pytest.approx(other["pred_boxes"], abs=1e-3)
+
+
+def test_exchanged_expressions(tmp_path: Path) -> None:
+    """Each row keeps its box and takes the expression of another box of its picture."""
+    rows = read_rows(write_scenes(tmp_path, 10, seed=6), tmp_path / "images")
+    named = {(row.image, row.expressions): row.box for row in rows}
+    exchanged = exchange_expressions(rows)
+    assert len(exchanged) == len(rows)
+    for row in exchanged:
+        assert named[row.image, row.expressions] != row.box
+
+
+def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last line is JSON with accuracy and rows; bad files end with exit code 2 and one line."""
+    csv = write_scenes(tmp_path, 4, seed=7)
+    predictions = tmp_path / "predictions.jsonl"
+    arguments = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
+    arguments += ["--predictions", str(predictions)]
+    assert main(arguments) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["rows"] == 16
+    assert 0 <= report["accuracy"] <= 1
+    assert main([*arguments, "--exchange"]) == 0
+    capsys.readouterr()
+    assert main([str(predictions), str(csv)]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 16
+    (tmp_path / "images" / "000001.jpg").unlink()
+    assert main(arguments) == 2
+    assert "000001.jpg" in capsys.readouterr().err
+    assert main([str(csv), *arguments[1:]]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -1,0 +1,93 @@
+"""Look for rows that training or evaluation could not use.
+
+    python -m train.data.check CSV --images DIR
+
+Prints every such row with its cause; the exit code is 0 if there is none, 1 if there are some.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from model.config import ModelConfig
+from model.picture import InvalidInput, read_picture
+from model.words import split_words
+from train.data.annotations import InvalidData, Problem, Row, read_annotations
+
+ROUNDING = 1.0  # pixels by which published boxes may leave the picture
+
+
+def check_annotations(path: str | Path, images: str | Path, max_words: int) -> tuple[list[Row], list[Problem]]:
+    """The rows of a CSV that can be used, and why the others cannot, in their order.
+
+    Every picture is decoded whole. Raises InvalidData where the file is no such CSV, or OSError.
+    """
+    rows, problems = read_annotations(path, images)
+    sizes = _decode(dict.fromkeys(row.image for row in rows))
+    good = []
+    for row in rows:
+        reason = _wrong_with(row, sizes[row.image], max_words)
+        if reason is None:
+            good.append(row)
+        else:
+            problems.append(Problem(str(path), row.number, reason))
+    return good, sorted(problems, key=lambda problem: problem.row)
+
+
+def _decode(pictures: Iterable[Path]) -> dict[Path, tuple[int, int] | str]:
+    """(width, height) of each upright picture, or what is wrong with it. Pillow decodes outside Python's lock."""
+    pictures = list(pictures)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(_decode_one, pictures)
+        shown = track(results, "checking pictures", len(pictures), console=Console(stderr=True), transient=True)
+        return dict(zip(pictures, shown if sys.stderr.isatty() else results, strict=True))
+
+
+def _decode_one(path: Path) -> tuple[int, int] | str:
+    try:
+        return read_picture(path.read_bytes()).size
+    except (InvalidInput, OSError) as error:
+        return str(error)
+
+
+def _wrong_with(row: Row, size: tuple[int, int] | str, max_words: int) -> str | None:
+    if isinstance(size, str):
+        return f"{row.image} cannot be used: {size}"
+    x1, y1, x2, y2 = row.box
+    if x1 < -ROUNDING or y1 < -ROUNDING or x2 > size[0] + ROUNDING or y2 > size[1] + ROUNDING:
+        return f"box {list(row.box)} lies outside {row.image} ({size[0]} x {size[1]})"
+    for expression in row.expressions:
+        count = len(split_words(expression))
+        if not count:
+            return f"the expression {expression!r} has no words"
+        if count > max_words:
+            return f"the expression {expression!r} has {count} words; at most {max_words} are read"
+    return None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m train.data.check", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("csv", metavar="CSV", help="annotations: img_id,bbox,query")
+    parser.add_argument("--images", required=True, metavar="DIR", help="folder of the pictures")
+    arguments = parser.parse_args(argv)
+    try:
+        good, problems = check_annotations(arguments.csv, arguments.images, ModelConfig().max_words)
+    except (OSError, InvalidData) as error:
+        print(f"train.data.check: {error}", file=sys.stderr)
+        return 2
+    for problem in problems:
+        print(problem)
+    pictures = len({row.image for row in good})
+    print(f"{len(good)} rows about {pictures} pictures can be used, {len(problems)} rows cannot")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,202 @@
+"""A training run: epochs of steps and evaluations, from which a killed process goes on exactly where it was."""
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from model.checkpoint import Checkpoint, remove_leftovers
+from train.board import Board
+from train.config import TrainConfig
+from train.data.dataset import Batch, collate
+from train.data.loading import load_data
+from train.data.sampler import Visit
+from train.evaluation import Scores, evaluate
+from train.network import build_network
+from train.optimizer import Schedule, build_optimizer
+from train.progress import EpochProgress
+from train.records import epoch_line, write_history, write_settings
+from train.step import TrainingStep
+from train.stop import Stopped, StopRequest
+from train.watch import StepWatch
+
+LOOK_EVERY = 20  # steps between two looks at the device's results, each of which waits for it
+PANEL = 8  # validation pictures shown on TensorBoard
+
+
+class Trainer:
+    """One stage of a run. `fit` goes through the epochs that are left."""
+
+    def __init__(self, config: TrainConfig, device: torch.device, resume: bool) -> None:
+        self.config, self.device, self.out = config, device, Path(config.out)
+        self.first = dist.get_rank() == 0
+        self.epoch = self.position = 0  # epochs done; samples of the current epoch that are done, over all ranks
+        self.best, self.history = -1.0, list[dict[str, Any]]()
+        if self.first:
+            remove_leftovers(self.out / "last.pth")
+            remove_leftovers(self.out / "best.pth")
+        resumed = Checkpoint.load(self.out / "last.pth") if resume else None
+        start = Checkpoint.load(config.start) if config.start is not None and resumed is None else None
+        known = resumed or start
+        self.data = load_data(config, known.vocabulary if known is not None else None)
+        self.network = build_network(config, self.data, known, device)
+        self.optimizer = build_optimizer(self.network, config.optim)
+        self.schedule = Schedule(self.optimizer, config.optim)
+        if config.optim.compile:
+            self.network.compile()
+        parallel: torch.nn.Module = self.network
+        if dist.get_world_size() > 1:
+            pinned = [device.index] if device.type == "cuda" else None
+            parallel = DistributedDataParallel(self.network, device_ids=pinned, gradient_as_bucket_view=True)
+        self.step = TrainingStep(parallel, self.optimizer, config.loss, config.optim, device)
+        self.watch = StepWatch(self.out / "skipped.jsonl", config.optim.skips_in_a_row, device)
+        self.seconds = 0.0  # that the current epoch has taken in processes that were stopped
+        if resumed is not None:
+            self._restore(resumed)
+        if self.first:
+            write_settings(config, self.out)
+        self.board = Board(self.out, self.epoch) if self.first else None
+
+    def fit(self) -> None:
+        """Train all epochs that are left, keeping the last and the best checkpoint. Raises Stopped or Diverged."""
+        stop = StopRequest()
+        try:
+            while self.epoch < self.config.optim.epochs:
+                self._train_epoch(stop)
+                self._save()
+                if stop.number is not None:
+                    raise Stopped(stop.number)
+                self._finish_epoch()
+                self._save()
+        finally:
+            stop.close()
+            if self.board is not None:
+                self.board.close()
+
+    def _train_epoch(self, stop: StopRequest) -> None:
+        optim, batches = self.config.optim, self.data.batches
+        self._started = time.monotonic()
+        batches.begin(self.epoch, self.position)
+        steps, size = batches.steps, batches.samples_per_step
+        self._train_mode()
+        loaded: Iterator[Batch] = iter(self.data.train)
+        name = f"epoch {self.epoch + 1}/{optim.epochs}"
+        if self.history:
+            name += f" | accuracy {self.history[-1]['val']['accuracy']:.3f}"
+        with EpochProgress(name, steps, shown=self.first) as progress:
+            for done in range(1, steps + 1):
+                middle = (self.position + size / 2) / batches.samples
+                self.schedule.before_step((self.epoch + middle) / optim.epochs)
+                self._seed_step()
+                micro_batches = list(islice(loaded, optim.accumulate))
+                result = self.step(micro_batches)
+                rows = [row for batch in micro_batches for row in batch.rows.tolist()]
+                self.watch.add(self.position // size, result, rows)
+                self.position += size
+                saving = self.position // size % self.config.save_every == 0
+                if saving or done % LOOK_EVERY == 0:
+                    loss = self.watch.look()
+                    progress(done, loss, done * size / (time.monotonic() - self._started))
+                if saving:
+                    self._save()
+                number = stop.agreed()
+                if number is not None:
+                    self.watch.look()
+                    self._save()
+                    raise Stopped(number)
+        self.watch.look()
+
+    def _train_mode(self) -> None:
+        self.network.train()
+        if self.config.optim.freeze_norm:
+            for module in self.network.backbone.modules():
+                if isinstance(module, torch.nn.BatchNorm2d):
+                    module.eval()
+
+    def _seed_step(self) -> None:
+        """What a step draws at random (dropout) depends on the seed, its place and the rank, not on what came before:
+        so there is no random state to keep."""
+        place = (self.config.seed, self.epoch, self.position, dist.get_rank())
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0]))
+
+    def _finish_epoch(self) -> None:
+        """Evaluate, write the epoch down, and keep the weights if they are the best so far."""
+        trained = time.monotonic() - self._started + self.seconds
+        answers = evaluate(self.network, self.data.val, self.device)
+        scores = Scores.of(answers, self.data.val_unusable)
+        line = {
+            "epoch": self.epoch + 1,
+            "losses": self.watch.means(),
+            "val": dataclasses.asdict(scores),
+            "lr": self.optimizer.param_groups[-1]["lr"],
+            "images_per_second": self.position / trained,
+            "seconds": time.monotonic() - self._started + self.seconds,
+            "skipped": self.watch.skipped,
+        }
+        self.schedule.after_epoch(scores.accuracy)
+        is_best = math.isfinite(scores.accuracy) and scores.accuracy > self.best
+        self.history.append(line)
+        self.epoch, self.position, self.seconds = self.epoch + 1, 0, 0.0
+        self.watch.reset()
+        if is_best:
+            self.best = scores.accuracy
+        if self.first:
+            if is_best:
+                self._checkpoint().save(self.out / "best.pth")
+            write_history(self.history, self.out)
+            print(epoch_line(line, is_best), flush=True)
+        if self.board is not None:
+            self.board.add_epoch(line)
+            self.board.add_panel(self.network, self._panel(), self.device, self.epoch)
+
+    def _panel(self) -> Batch:
+        dataset = self.data.val.dataset
+        return collate([dataset[Visit(0, index)] for index in range(min(PANEL, len(dataset)))])  # type: ignore[arg-type]
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self.config.model, self.data.vocabulary, self.network.state_dict())
+
+    def _save(self) -> None:
+        """Write last.pth. Every rank holds the same state between two steps, so the first one's is enough."""
+        watched = self.watch.state_dict()
+        if not self.first:
+            return
+        spent = time.monotonic() - self._started if self.position else 0.0
+        training = {
+            "epoch": self.epoch,
+            "position": self.position,
+            "samples": self.data.batches.samples,
+            "best": self.best,
+            "history": self.history,
+            "seconds": self.seconds + spent,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.step.scaler.state_dict(),
+            "watch": watched,
+        }
+        dataclasses.replace(self._checkpoint(), training=training).save(self.out / "last.pth")
+
+    def _restore(self, resumed: Checkpoint) -> None:
+        """The inverse of `_save`, but for the weights. Raises ValueError where the run is another one."""
+        last, training = self.out / "last.pth", resumed.training
+        if training is None:
+            raise ValueError(f"{last} holds weights but no state of a run, so it cannot be resumed")
+        if resumed.config != self.config.model:
+            raise ValueError(f"{last} is of another network than the model of this configuration")
+        if training["samples"] != self.data.batches.samples:
+            samples = self.data.batches.samples
+            raise ValueError(f"{last} is of a run on {training['samples']} samples, but there are {samples} now")
+        self.epoch, self.position = training["epoch"], training["position"]
+        self.best, self.history, self.seconds = training["best"], training["history"], training["seconds"]
+        self.optimizer.load_state_dict(training["optimizer"])
+        self.schedule.load_state_dict(training["schedule"])
+        self.step.scaler.load_state_dict(training["scaler"])
+        self.watch.load_state_dict(training["watch"])
