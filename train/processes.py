@@ -2,10 +2,10 @@
 
 import datetime
 import os
+import socket
 
 import torch
 import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
 
 
 def start_process_group(timeout: float) -> torch.device:
@@ -14,7 +14,7 @@ def start_process_group(timeout: float) -> torch.device:
     timeout: seconds after which waiting for another rank is an error, so that a hung rank ends the job. Ranks of one
     machine talk over the loopback interface, unless GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME name another.
     """
-    if os.environ.get("LOCAL_WORLD_SIZE", "1") == os.environ.get("WORLD_SIZE", "1"):
+    if _one_machine():
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         os.environ.setdefault("NCCL_SOCKET_IFNAME", "lo")
     on_gpu = torch.cuda.is_available()
@@ -23,11 +23,31 @@ def start_process_group(timeout: float) -> torch.device:
         torch.cuda.set_device(device)
     backend, pinned = ("nccl", device) if on_gpu else ("gloo", None)
     limit = datetime.timedelta(seconds=timeout)
-    if "RANK" in os.environ:
-        store, rank, ranks = next(rendezvous("env://", timeout=limit))
-        # the store outlives a restart by torchrun, and with it the addresses of the ranks before
-        store = dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
-    else:
-        store, rank, ranks = dist.HashStore(), 0, 1
-    dist.init_process_group(backend, device_id=pinned, timeout=limit, rank=rank, world_size=ranks, store=store)
+    rank, ranks = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    dist.init_process_group(
+        backend, device_id=pinned, timeout=limit, rank=rank, world_size=ranks, store=_meet(rank, ranks, limit)
+    )
     return device
+
+
+def _meet(rank: int, ranks: int, timeout: datetime.timedelta) -> dist.Store:
+    """Where the ranks find each other: torchrun's store, or one that the first rank offers, to this machine alone
+    where all ranks are on it."""
+    if "RANK" not in os.environ:
+        return dist.HashStore()
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or rank > 0:
+        store = dist.TCPStore(host, port, ranks, is_master=False, timeout=timeout)
+    elif _one_machine():
+        listener = socket.create_server(("127.0.0.1", port))
+        store = dist.TCPStore(
+            host, port, ranks, is_master=True, timeout=timeout, master_listen_fd=listener.detach(), use_libuv=False
+        )
+    else:
+        store = dist.TCPStore(host, port, ranks, is_master=True, timeout=timeout)
+    # torchrun's store outlives a restart, and with it the addresses of the ranks before
+    return dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+def _one_machine() -> bool:
+    return os.environ.get("LOCAL_WORLD_SIZE", "1") == os.environ.get("WORLD_SIZE", "1")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -27,17 +28,21 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scenes")
 
 
-def run(scenes: Path, out: Path, *more: str, fault: str = "", processes: int = 1) -> subprocess.CompletedProcess[str]:
-    """A run; fault: "FAULT PLACE COUNT RANK" of `faulty_run`."""
+def run(
+    scenes: Path, out: Path, *more: str, fault: str = "", processes: int = 1, largest_file: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A run; fault: "FAULT PLACE COUNT RANK" of `faulty_run`. largest_file: bytes that the system lets it write."""
     program = [str(FAULTY), *fault.split()] if fault else ["-m", "train.run"]
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--max-restarts=1"]
     arguments = [*SETTINGS, f"data.scenes.folder={scenes}", f"out={out}", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FAULTY.parents[2])}
+    limit = largest_file or resource.RLIM_INFINITY
     return subprocess.run(
-        [*launcher, *program, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300
-    )
+        [*launcher, *program, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -139,6 +144,20 @@ def test_another_run_is_not_resumed(untouched: dict[int, Path], scenes: Path) ->
     done = run(scenes, untouched[1], "resume=true", "optim.epochs=3", "data.scenes.train=8")
     assert done.returncode == 2
     assert "16 samples" in done.stderr
+
+
+def test_full_disk(scenes: Path, tmp_path: Path) -> None:
+    """A checkpoint that cannot be written whole leaves the one before, and the error says so."""
+    out = tmp_path / "run"
+    assert run(scenes, out).returncode == 0
+    before = (out / "last.pth").read_bytes()
+    done = run(scenes, out, "resume=true", "optim.epochs=3", largest_file=len(before) // 2)
+    assert done.returncode == 2
+    assert "last.pth could not be written" in done.stderr
+    assert "the previous one is kept" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert (out / "last.pth").read_bytes() == before
+    assert not list(out.glob(".*"))
 
 
 def test_losses_that_are_not_numbers(scenes: Path, tmp_path: Path) -> None:
