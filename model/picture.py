@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")  # nothing else is parsed, whatever Pillow could open
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000  # checked on the header, before pixels are allocated
+ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that exchange the sides
 RESIZE_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -20,10 +21,13 @@ class InvalidInput(ValueError):
     """An image or an expression that cannot be answered; the message says why."""
 
 
-def read_picture(data: bytes) -> Image.Image:
+def read_picture(data: bytes, least: int | None = None) -> tuple[Image.Image, tuple[int, int]]:
     """Decode a picture as a person sees it: first frame, orientation applied, RGB, transparency over white.
 
-    Raises InvalidInput for anything that is not a whole JPEG, PNG, WebP or GIF picture within the limits.
+    least: a JPEG may come smaller, a half, a quarter or an eighth of its size, as long as no side is below so many
+    pixels: its decoder can leave out what is not needed, at a fraction of the time. Returns the picture, and the
+    (height, width) of the whole one. Raises InvalidInput for anything that is not a whole JPEG, PNG, WebP or GIF
+    picture within the limits.
     """
     if not data:
         raise InvalidInput("the image is empty (0 bytes)")
@@ -34,9 +38,13 @@ def read_picture(data: bytes) -> Image.Image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
                 _check_size(picture.size)
+                width, height = picture.size
+                if least is not None:
+                    picture.draft(None, (least, least))  # does nothing to formats that cannot
                 picture.load()
-                upright = ImageOps.exif_transpose(picture)
-                return _to_rgb(upright)
+                lying = picture.getexif().get(ORIENTATION, 1) in LYING
+                upright = _to_rgb(ImageOps.exif_transpose(picture))
+                return upright, (width, height) if lying else (height, width)
     except InvalidInput:
         raise
     except Image.UnidentifiedImageError:

@@ -37,9 +37,13 @@ class Preparation:
             raise ValueError(f"resize_filter is {self.resize_filter!r}; known: {', '.join(RESIZE_FILTERS)}")
 
     def image(self, data: bytes) -> tuple[np.ndarray, tuple[int, int]]:
-        """Decode and resize: uint8 (S, S, 3) RGB, and (height, width) of the upright picture. Raises InvalidInput."""
-        picture = read_picture(data)
-        return resize(picture, self.image_size, self.resize_filter), (picture.height, picture.width)
+        """Decode and resize: uint8 (S, S, 3) RGB, and (height, width) of the upright picture. Raises InvalidInput.
+
+        A much larger JPEG is decoded at a smaller scale that leaves the resizing twice the pixels it ends with, but not
+        for "nearest", which takes single pixels as they are.
+        """
+        picture, size = read_picture(data, least=None if self.resize_filter == "nearest" else 2 * self.image_size)
+        return resize(picture, self.image_size, self.resize_filter), size
 
     def words(self, expression: str | bytes) -> list[int]:
         """Word ids of one expression, at least one. Raises InvalidInput."""

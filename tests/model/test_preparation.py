@@ -1,12 +1,15 @@
 """Limits of expressions, and that preparing inputs needs no PyTorch."""
 
+import io
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from model.picture import read_picture, resize
 from model.preparation import MAX_CHARACTERS, MAX_EXPRESSIONS, InvalidInput, Preparation
 from model.words import Vocabulary
 
@@ -67,3 +70,18 @@ def test_needs_no_torch() -> None:
     """Importing the preparation imports no PyTorch, so a server image needs none."""
     code = "import sys, model.preparation; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(("resize_filter", "limit"), [("bilinear", 1.5), ("bicubic", 2.0), ("nearest", 0.0)])
+def test_large_jpegs(resize_filter: str, limit: float) -> None:
+    """Decoding at a smaller scale hardly shows after the resizing; with "nearest" every pixel is as it was."""
+    random = np.random.default_rng(1)
+    coarse = Image.fromarray(random.integers(0, 256, (30, 40, 3), dtype=np.uint8))
+    picture = coarse.resize((1600, 1200), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=92)
+    preparation = Preparation(128, resize_filter, 50, Vocabulary([]))
+    pixels, size = preparation.image(file.getvalue())
+    direct = resize(read_picture(file.getvalue())[0], 128, resize_filter)
+    assert size == (1200, 1600)
+    assert np.abs(pixels.astype(int) - direct).mean() <= limit

@@ -51,7 +51,8 @@ def _decode(pictures: Iterable[Path]) -> dict[Path, tuple[int, int] | str]:
 
 def _decode_one(path: Path) -> tuple[int, int] | str:
     try:
-        return read_picture(path.read_bytes()).size
+        height, width = read_picture(path.read_bytes(), least=1)[1]
+        return width, height
     except (InvalidInput, OSError) as error:
         return str(error)
 

@@ -95,7 +95,7 @@ class GroundingDataset(Dataset[Sample]):
         try:
             data = group[0].image.read_bytes()
             if self.augment is not None and random is not None:
-                picture, boxes, expressions = augment(read_picture(data), boxes, expressions, self.augment, random)
+                picture, boxes, expressions = augment(read_picture(data)[0], boxes, expressions, self.augment, random)
                 pixels = resize(picture, self.preparation.image_size, self.preparation.resize_filter)
                 size = picture.height, picture.width
             else:
