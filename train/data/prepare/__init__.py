@@ -1,0 +1,1 @@
+"""From the publishers' own files to the CSVs that training reads."""

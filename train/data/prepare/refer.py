@@ -1,0 +1,69 @@
+"""ReferIt and the RefCOCO family, as lichengunc/refer publishes them: `instances.json` and `refs(AUTHOR).p`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from train.data.annotations import InvalidData
+from train.data.plain_pickle import load_plain_pickle
+from train.data.prepare.tables import Annotation, Splits
+
+# who split a dataset, the usual one first
+SPLIT_BY = {
+    "refclef": ("berkeley", "unc"),
+    "refcoco": ("unc", "google"),
+    "refcoco+": ("unc",),
+    "refcocog": ("umd", "google"),
+}
+
+
+def prepare(name: str, source: Path, split_by: str | None) -> Splits:
+    """Read `source`/NAME, or `source` itself where it is that folder.
+
+    Every reference to a thing is one annotation; its expressions are stripped and in lower case. Pictures are named by
+    their file, or by their number for ReferIt. Raises InvalidData or OSError.
+    """
+    known = SPLIT_BY[name]
+    if split_by is not None and split_by not in known:
+        raise InvalidData(f"--split-by is {split_by!r}; {name} was split by {' and by '.join(known)}")
+    folder = source / name if (source / name).is_dir() else source
+    references = _list(load_plain_pickle(folder / f"refs({split_by or known[0]}).p"), folder)
+    instances = _instances(folder / "instances.json")
+    boxes = {instance["id"]: instance.get("bbox") for instance in instances["annotations"]}
+    files = {image["id"]: image["file_name"] for image in instances["images"]}
+    categories = {category["id"]: category["name"] for category in instances["categories"]}
+    splits = Splits()
+    for number, reference in enumerate(references):
+        try:
+            split, image = str(reference["split"]), reference["image_id"]
+            box = boxes.get(reference["ann_id"])
+            expressions = tuple(str(sentence["raw"]).strip().lower() for sentence in reference["sentences"])
+            category = categories.get(reference["category_id"])
+        except (KeyError, TypeError) as error:
+            raise InvalidData(f"{folder}: reference {number} is not as published: {error!r}") from None
+        if not isinstance(box, list) or len(box) != 4:
+            splits.drop(split, "no box")
+        elif name != "refclef" and image not in files:
+            splits.drop(split, "no picture")
+        else:
+            x, y, width, height = (float(value) for value in box)
+            file = f"{image}.jpg" if name == "refclef" else files[image]
+            splits.add(split, Annotation(file, (x, y, x + width, y + height), expressions, category))
+    return splits
+
+
+def _list(references: Any, folder: Path) -> list[Any]:
+    if not isinstance(references, list):
+        raise InvalidData(f"the references in {folder} are a {type(references).__name__}, not a list")
+    return references
+
+
+def _instances(path: Path) -> dict[str, Any]:
+    try:
+        instances = json.loads(path.read_text(encoding="utf-8"))
+        missing = [name for name in ("annotations", "images", "categories") if name not in instances]
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InvalidData(f"{path} is not JSON as published: {error}") from None
+    if missing:
+        raise InvalidData(f"{path} has no {', '.join(missing)}")
+    return instances
