@@ -77,7 +77,7 @@ def write_refer(folder: Path, split_by: str, splits: list[str]) -> Path:
 def test_refer(
     tmp_path: Path, name: str, split_by: str, option: list[str], splits: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Lower case, stripped, no underscores, corners from sizes; a row a thing in train, an expression elsewhere."""
+    """Lower case, stripped, no underscores, corners from sizes; flat but for train."""
     source = write_refer(tmp_path / "data" / name, split_by, splits)
     tables = run(name, source, tmp_path / "out", *option)
     nine, twenty_five = (f"{n}.jpg" if name == "refclef" else f"COCO_train2014_{n:012d}.jpg" for n in (9, 25))
