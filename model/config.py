@@ -14,43 +14,52 @@ BLIND = ("none", "language", "image", "both")
 class ModelConfig:
     """Sizes and parts of a GIN. The defaults are the authors' network with ResNet-50 at 320 pixels.
 
-    backbone: a torchvision classification network listed in `model.backbone`, or "ssd_vgg16". image_size: side of the
-    square input in pixels; a multiple of 32 where AFS or GARAN is on. resize_filter: how pictures are brought to that
-    size. max_words: longest expression. word_width, language_width: channels of a word vector and of an expression
-    vector. branch_width: channels inside an AFS branch. map_width: channels of the three maps between backbone and FPN.
-    attention_heads, dropout: of GARAN. transposed_diffusion: repeat the authors' exchange of rows and columns in the
-    diffused map, which their checkpoints depend on. pyramid_width, pyramid_levels: channels and levels of the pyramid,
-    3 for stride 8 up to 8 for the global average (the last map, with ssd_vgg16). head_width, head_layers: channels and
-    number of the head's hidden convolutions. anchor_scales: side of a square anchor in map cells. anchor_ratios: height
-    over width.
-
-    afs, garan: whether the network has Adaptive Feature Selection and Global Attentive Reasoning. Without both it is
-    ZSGNet (Sadhu et al., 2019): the FPN stands on C3 to C5 themselves. ssd_vgg16 goes with neither. Without AFS alone,
-    a 1x1 convolution per level brings C3 to C5 to map_width for GARAN. blind: what the answer may not depend on. The
-    head sees the map, the expression and the position if "none", the map alone if "language", the expression alone if
-    "image", the position alone if "both"; a network blind to language gives AFS and GARAN zeros for the expression.
+    Without `afs` and `garan` it is ZSGNet (Sadhu et al., 2019): the FPN stands on C3 to C5 themselves. Without AFS
+    alone, a 1x1 convolution per level brings C3 to C5 to `map_width` for GARAN. A network blind to language gives AFS
+    and GARAN zeros for the expression.
     """
 
     backbone: str = "resnet50"
+    """a torchvision network listed in model.backbone, or "ssd_vgg16", which goes without AFS and GARAN"""
     image_size: int = 320
+    """side of the square input in pixels; a multiple of 32 with AFS or GARAN"""
     resize_filter: str = "bilinear"
+    """how pictures are brought to that size: "nearest", "bilinear" or "bicubic"."""
     max_words: int = 50
+    """longest expression"""
     word_width: int = 300
+    """channels of a word vector"""
     language_width: int = 256
+    """channels of an expression vector"""
     branch_width: int = 256
+    """channels inside an AFS branch"""
     map_width: int = 512
+    """channels of the three maps between backbone and FPN"""
     attention_heads: int = 2
+    """of GARAN"""
     dropout: float = 0.1
+    """of GARAN's two attentions in training"""
     transposed_diffusion: bool = False
+    """repeat the authors' exchange of rows and columns in the diffused map, which their checkpoints depend on"""
     pyramid_width: int = 256
+    """channels of the pyramid"""
     pyramid_levels: tuple[int, ...] = (3, 4, 5, 6, 7, 8)
+    """levels of the pyramid: 3 for stride 8 up to 8 for the global average (the last map, with ssd_vgg16)"""
     head_width: int = 256
+    """channels of the head's hidden convolutions"""
     head_layers: int = 5
+    """number of the head's hidden convolutions"""
     anchor_scales: tuple[float, ...] = (4.0, 4 * 2 ** (1 / 3), 4 * 2 ** (2 / 3))
+    """side of a square anchor in map cells"""
     anchor_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    """height of an anchor over its width"""
     afs: bool = True
+    """whether the network has Adaptive Feature Selection"""
     garan: bool = True
+    """whether the network has Global Attentive Reasoning"""
     blind: str = "none"
+    """what the head does not see: "none", "language" (nor the position), "image" (nor the position) or "both" (the
+    position alone)"""
 
     def __post_init__(self) -> None:
         self._check_parts()

@@ -14,19 +14,20 @@ from model.gin import Grounding
 
 @dataclass(frozen=True)
 class LossConfig:
-    """Options of the loss; the defaults are the authors'.
-
-    classification: "focal" (binary, focal-weighted), "binary" (unweighted) or "softmax" (one right anchor of all).
-    positive_iou: anchors over it are positive. focal_alpha: weight of negatives. focal_gamma: focusing power.
-    box_weight, attention_weight: factors of these losses in the total.
-    """
+    """Options of the loss; the defaults are the authors'."""
 
     classification: str = "focal"
+    """"focal" (binary, focal-weighted), "binary" (unweighted) or "softmax" (one right anchor of all)"""
     positive_iou: float = 0.6
+    """anchors over this IoU with the true box are positive"""
     focal_alpha: float = 0.25
+    """weight of negatives"""
     focal_gamma: float = 2.0
+    """focusing power"""
     box_weight: float = 1.0
+    """factor of the box loss in the total"""
     attention_weight: float = 1.0
+    """factor of the attention loss in the total, 0 to train without it"""
 
     def __post_init__(self) -> None:
         if self.classification not in ("focal", "binary", "softmax"):

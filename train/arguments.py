@@ -7,18 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from train.config import TrainConfig
 
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what --help says of each field
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
-    """`[--config FILE] [key=value ...]` to a configuration; bad arguments end the program with exit code 2."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    arguments = [f"--{argument}" if _OVERRIDE.match(argument) else argument for argument in arguments]
+def build_parser() -> ArgumentParser:
+    """Every field of a `TrainConfig` as an option, with its description."""
     parser = ArgumentParser(
         prog="torchrun -m train.run",
         usage="torchrun -m train.run [--config FILE] [key=value ...]",
@@ -27,8 +26,16 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
     )
     parser.add_argument("--config", action="config", help="YAML file; without one, configs/demo.yaml")
     parser.add_class_arguments(TrainConfig, None)
+    return parser
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
+    """`[--config FILE] [key=value ...]` to a configuration; bad arguments end the program with exit code 2."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    arguments = [f"--{argument}" if _OVERRIDE.match(argument) else argument for argument in arguments]
     if not any(argument.startswith("--config") for argument in arguments):
         arguments = ["--config", str(DEMO), *arguments]
+    parser = build_parser()
     try:
         parsed = parser.instantiate_classes(parser.parse_args(arguments))
         return TrainConfig(**{name: value for name, value in vars(parsed).items() if name != "config"})

@@ -9,39 +9,45 @@ from train.data.augment import AugmentConfig
 
 @dataclass(frozen=True)
 class ScenesConfig:
-    """Generated scenes, used where no annotations are named.
-
-    train, val: numbers of pictures. expressions: per picture. seed: of the training pictures; validation takes the
-    next one. folder: where they are kept, and found again by a later run.
-    """
+    """Generated scenes, used where no annotations are named."""
 
     train: int = 20_000
+    """training pictures"""
     val: int = 500
+    """validation pictures"""
     expressions: int = 4
+    """expressions per picture"""
     seed: int = 1
+    """of the training pictures; validation takes the next one"""
     folder: str = "runs/scenes"
+    """where they are kept, and found again by a later run"""
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Annotations and how they are loaded.
-
-    train, val: CSV files. images: folder of their pictures. word_vectors: text file that the embedding is filled
-    from; vectors from a file are not trained, as the authors' are not. share_images: all rows of a picture are one
-    sample. batch_size: samples per process and micro-batch. workers: loading processes per training process. on_error:
-    "stop" before training where a row or a picture cannot be used, or "skip" such rows and report them.
-    """
+    """Annotations and how they are loaded."""
 
     train: str | None = None
+    """CSV file (img_id,bbox,query) to train on; without one, generated scenes"""
     val: str | None = None
+    """CSV file to validate on"""
     images: str | None = None
+    """folder of the pictures of both"""
     word_vectors: str | None = None
+    """text file (GloVe, word2vec) that the embedding is filled from; such vectors are not trained, as the authors' are
+    not"""
     share_images: bool = False
+    """all rows of a picture are one sample, for which the image part runs once"""
     batch_size: int = 16
+    """samples per process and micro-batch"""
     workers: int = 1
+    """loading processes per training process"""
     on_error: str = "stop"
+    """what to do with rows and pictures that cannot be used: "stop" before training, or "skip" and report them"""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """changes made to training pictures"""
     scenes: ScenesConfig = field(default_factory=ScenesConfig)
+    """generated scenes"""
 
     def __post_init__(self) -> None:
         named = [name for name in ("train", "val", "images") if getattr(self, name) is not None]
@@ -55,31 +61,37 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimisation; the defaults are the authors' (Adam).
-
-    weight_decay: over 0 makes it AdamW. schedule: "plateau" (a tenth when validation accuracy stands still for more
-    than `patience` epochs) or "cosine" (warm-up over `warmup` of the run, then down to zero).
-    clip_norm: largest gradient norm, 0 for none. accumulate: micro-batches per step. precision: "fp32", "bf16" or
-    "fp16" (autocast, the last with a scaled loss). compile: run the network through torch.compile.
-    backbone_lr: factor of the learning rate for the backbone, 0 freezes it. freeze_norm: the backbone's batch norms
-    keep their statistics and weights. skips_in_a_row: so many steps with a loss or gradient that is not finite, one
-    after another, end the run; fewer are left out and logged.
-    """
+    """Optimisation; the defaults are the authors' (Adam)."""
 
     epochs: int = 10
+    """how often all samples are gone through"""
     lr: float = 1e-4
+    """learning rate"""
     betas: tuple[float, float] = (0.9, 0.99)
+    """Adam's"""
     weight_decay: float = 0.0
+    """of matrices; over 0 it is AdamW"""
     schedule: str = "plateau"
+    """of the learning rate: "plateau" (a tenth when validation accuracy stands still) or "cosine" (up, then down to
+    0)"""
     patience: int = 2
+    """plateau: epochs that accuracy may stand still"""
     warmup: float = 0.05
+    """cosine: share of the run in which the rate goes up"""
     clip_norm: float = 0.0
+    """largest gradient norm, 0 for any"""
     accumulate: int = 1
+    """micro-batches per step"""
     precision: str = "fp32"
+    """"fp32", or autocast to "bf16" or (with a scaled loss) "fp16"."""
     compile: bool = False
+    """run the network through torch.compile"""
     backbone_lr: float = 1.0
+    """factor of the learning rate for the backbone; 0 freezes it"""
     freeze_norm: bool = False
+    """the backbone's batch norms keep their statistics and weights"""
     skips_in_a_row: int = 10
+    """steps whose loss or gradient is not finite are left out and logged; so many in a row end the run"""
 
     def __post_init__(self) -> None:
         if self.schedule not in ("plateau", "cosine"):
@@ -95,41 +107,46 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class ResizedConfig:
-    """A second stage at a larger input, which starts from the best of the first with a new optimizer.
-
-    The defaults are the authors' "resized" stage. image_size, pyramid_levels: in place of the model's. epochs: of this
-    stage. batch_size: in place of the data's.
-    """
+    """A second stage at a larger input, from the best of the first; the defaults are the authors' "resized" stage."""
 
     image_size: int = 608
+    """in place of the model's"""
     pyramid_levels: tuple[int, ...] = (4, 5, 6, 7)
+    """in place of the model's"""
     epochs: int = 10
+    """of this stage"""
     batch_size: int = 16
+    """in place of the data's"""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A training run.
-
-    backbone_weights: "torchvision" for its ImageNet weights, or a file of them. start: checkpoint whose weights and
-    words the run begins with. resized: second stage, written into the folder `resized` inside `out`. out: folder of
-    checkpoints and history. resume: go on from `out`/last.pth if it is there. save_every: steps between two writings
-    of last.pth, besides those at an epoch's end. timeout: seconds to wait for another process before giving up.
-    seed: of everything drawn at random.
-    """
+    """A training run."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
+    """sizes and parts of the network"""
     data: DataConfig = field(default_factory=DataConfig)
+    """annotations and how they are loaded"""
     loss: LossConfig = field(default_factory=LossConfig)
+    """options of the loss"""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    """optimisation"""
     backbone_weights: str | None = None
+    """"torchvision" for its ImageNet weights, or a file of them"""
     start: str | None = None
+    """checkpoint whose weights and words the run begins with"""
     resized: ResizedConfig | None = None
+    """second stage, written into the folder `resized` inside `out`"""
     out: str = "runs/train"
+    """folder of checkpoints and history"""
     resume: bool = False
+    """go on from last.pth in `out`, if it is there"""
     save_every: int = 1000
+    """steps between two writings of last.pth, besides those at an epoch's end"""
     timeout: float = 1800.0
+    """seconds to wait for another process before the run is ended"""
     seed: int = 0
+    """of everything drawn at random"""
 
     def __post_init__(self) -> None:
         if self.start is not None and self.backbone_weights is not None:

@@ -88,6 +88,23 @@ def test_what_a_run_leaves(run: tuple[Path, subprocess.CompletedProcess[str]]) -
     assert (panel.width, panel.height) == (4 * 66 + 2, 3 * 66 + 2)  # 9 rows of 64 pixels, framed
 
 
+def test_two_stages(tmp_path: Path) -> None:
+    """One command trains both; the second, larger one begins with the best of the first, without its finest level, on
+    two processes. Resumed, nothing is left to do."""
+    resized = ["resized.image_size=96", "resized.pyramid_levels=[4, 5]", "resized.epochs=1", "resized.batch_size=2"]
+    done = start(tmp_path, 2, "optim.epochs=1", *resized)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("epoch 1:") == 2
+    first, second = (Checkpoint.load(tmp_path / "out" / path) for path in ("best.pth", "resized/best.pth"))
+    assert (second.config.image_size, second.config.pyramid_levels) == (96, (4, 5))
+    assert second.vocabulary.words == first.vocabulary.words
+    left_out = "fpn.smooth.0.weight"  # of the finest level, so it stays as it was
+    assert torch.equal(first.weights[left_out], second.weights[left_out])
+    assert not torch.equal(first.weights["fpn.smooth.1.weight"], second.weights["fpn.smooth.1.weight"])
+    again = start(tmp_path, 1, "optim.epochs=1", "resume=true", *resized)
+    assert (again.returncode, again.stdout) == (0, "")
+
+
 def learn(rank: int, checkpoint_path: str, rows: list[Row], folder: str) -> None:
     """One rank: two steps on data of its own, then its weights to a file."""
     torch.set_num_threads(1)
@@ -110,24 +127,3 @@ def test_ranks_hold_the_same_weights(checkpoint_path: Path, checkpoint: Checkpoi
     first, second = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], checkpoint.weights[name]) for name in first)
-
-
-@pytest.mark.parametrize(
-    ("argument", "cause"),
-    [
-        ("optim.epochz=3", "optim.epochz"),
-        ("optim.epochs=many", "optim.epochs"),
-        ("model.image_size=100", "multiple of 32"),
-        ("loss.classification=focus", "focal, binary, softmax"),
-        ("data.train=a.csv", "data.val"),
-        ("--config=nowhere.yaml", "nowhere.yaml"),
-    ],
-)
-def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A wrong key, type or value is named in one line; exit code 2."""
-    with pytest.raises(SystemExit) as ended:
-        parse_arguments([argument])
-    assert ended.value.code == 2
-    message = capsys.readouterr().err
-    assert cause in message
-    assert len(message.splitlines()) == 1

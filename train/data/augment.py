@@ -13,16 +13,17 @@ GREY = (128, 128, 128)  # around a picture that is zoomed out
 class AugmentConfig:
     """What may be changed in training pictures; nothing by default, as in the authors' recipe.
 
-    flip: probability of a mirrored picture, with left and right exchanged in its expressions. scale: 0.25 zooms by up
-    to a quarter in or out. crop: largest share of width and of height that is cut away. colour: 0.25 changes
-    brightness, contrast and saturation by up to a quarter each. Zooming in and cropping keep every box whole, but may
-    cut away other things that an expression counts.
+    Zooming in and cropping keep every box whole, but may cut away other things that an expression counts.
     """
 
     flip: float = 0.0
+    """probability of a mirrored picture, with left and right exchanged in its expressions"""
     scale: float = 0.0
+    """0.25 zooms by up to a quarter in or out"""
     crop: float = 0.0
+    """largest share of width and of height that is cut away"""
     colour: float = 0.0
+    """0.25 changes brightness, contrast and saturation by up to a quarter each"""
 
     def __post_init__(self) -> None:
         if not 0 <= self.flip <= 1:

@@ -1,0 +1,67 @@
+"""Configuration files and overrides."""
+
+from pathlib import Path
+
+import pytest
+
+from train.arguments import build_parser, parse_arguments
+from train.config import ResizedConfig
+from train.run import stages
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "demo")
+
+
+@pytest.mark.parametrize(
+    ("argument", "cause"),
+    [
+        ("optim.epochz=3", "optim.epochz"),
+        ("optim.epochs=many", "optim.epochs"),
+        ("model.image_size=100", "multiple of 32"),
+        ("loss.classification=focus", "focal, binary, softmax"),
+        ("data.train=a.csv", "data.val"),
+        ("--config=nowhere.yaml", "nowhere.yaml"),
+        ("data.augment.flip=2", "augment.flip is 2"),
+        ("data.on_error=ignore", "stop, skip"),
+        ("optim.warmup=1", "optim.warmup is 1"),
+        ("optim.accumulate=0", "optim.accumulate is 0"),
+        ("resized.epochs=many", "resized"),
+        ("save_every=0", "save_every is 0"),
+    ],
+)
+def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong key, type or value is named in one line; exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        parse_arguments([argument])
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert cause in message
+    assert len(message.splitlines()) == 1
+
+
+def test_every_field_is_described() -> None:
+    """--help says of every field what it is."""
+    for action in build_parser()._actions:
+        assert action.help is None or not action.help.startswith("("), action.dest
+
+
+@pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
+def test_datasets(path: Path) -> None:
+    """Each dataset has the published recipe: two stages, the second from the best of the first."""
+    first, second = stages(parse_arguments([f"--config={path}"]))
+    assert first.data.train is not None
+    assert Path(first.data.train).parent.name == path.stem == Path(first.out).name
+    assert (first.model.image_size, first.optim.epochs, first.data.batch_size) == (320, 10, 16)
+    assert (second.model.image_size, second.optim.epochs, second.model.pyramid_levels) == (608, 10, (4, 5, 6, 7))
+    assert (first.optim.lr, first.optim.betas, first.optim.patience) == (1e-4, (0.9, 0.99), 2)
+    assert second.start == f"{first.out}/best.pth"
+    assert second.out != first.out
+    assert ResizedConfig() == parse_arguments([f"--config={path}"]).resized
+
+
+def test_overrides() -> None:
+    """Arguments win over the file; nested fields and lists are reached."""
+    config = parse_arguments(["optim.epochs=3", "model.pyramid_levels=[3, 4]", "data.scenes.train=7", "resized=null"])
+    assert (config.optim.epochs, config.model.pyramid_levels, config.data.scenes.train) == (3, (3, 4), 7)
+    assert config.resized is None
+    assert stages(config) == [config]
