@@ -37,6 +37,8 @@ class TrainingStep:
     def __init__(
         self, network: nn.Module, optimizer: Optimizer, loss: LossConfig, optim: OptimConfig, device: torch.device
     ) -> None:
+        if optim.precision == "fp16" and device.type == "cpu":
+            raise ValueError("optim.precision=fp16 needs a GPU; on a CPU use bf16")
         self._network, self._optimizer, self._loss, self._device = network, optimizer, loss, device
         self._clip_norm = optim.clip_norm or float("inf")
         self._precision = PRECISIONS[optim.precision]

@@ -1,6 +1,7 @@
 """Training as its user starts it, and that ranks agree."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from train.data.annotations import Row, read_rows
 from train.data.dataset import GroundingDataset, collate
 from train.data.sampler import Visit
 from train.data.scenes import write_scenes
+from train.evaluation import Scores
 from train.optimizer import build_optimizer
+from train.run import main
 from train.step import TrainingStep
 
 SETTINGS = [
@@ -103,6 +106,24 @@ def test_two_stages(tmp_path: Path) -> None:
     assert not torch.equal(first.weights["fpn.smooth.1.weight"], second.weights["fpn.smooth.1.weight"])
     again = start(tmp_path, 1, "optim.epochs=1", "resume=true", *resized)
     assert (again.returncode, again.stdout) == (0, "")
+
+
+def test_not_a_number_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accuracies of NaN, 0.2, NaN and 0.1: the second epoch's weights are kept as the best."""
+    accuracies = iter([math.nan, 0.2, math.nan, 0.1])
+    kept = []
+
+    def of(answers: object, unusable: int) -> Scores:
+        kept.append((tmp_path / "out" / "best.pth").exists())
+        return Scores(next(accuracies), 0.0, 0.0, 0.0, 0.0, 1)
+
+    monkeypatch.setattr(Scores, "of", of)
+    places = [f"data.scenes.folder={tmp_path / 'scenes'}", f"out={tmp_path / 'out'}"]
+    assert main([*SETTINGS, *places, "optim.epochs=4"]) == 0
+    assert kept == [False, False, True, True]
+    training = Checkpoint.load(tmp_path / "out" / "last.pth").training
+    assert training is not None
+    assert training["best"] == 0.2
 
 
 def learn(rank: int, checkpoint_path: str, rows: list[Row], folder: str) -> None:
