@@ -9,7 +9,7 @@ from train.config import ResizedConfig
 from train.run import stages
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem != "demo")
+DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("demo", "ablation"))
 
 
 @pytest.mark.parametrize(
