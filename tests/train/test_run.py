@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,3 +149,30 @@ def test_ranks_hold_the_same_weights(checkpoint_path: Path, checkpoint: Checkpoi
     first, second = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], checkpoint.weights[name]) for name in first)
+
+
+def test_skipping_what_cannot_be_used(tmp_path: Path) -> None:
+    """With a broken picture a run stops before training and names its rows; told to skip, two processes go on without
+    them, and what validation lacks counts as wrong."""
+    for split, seed in (("train", 1), ("val", 2)):
+        write_scenes(tmp_path / split, 6, seed=seed, expressions=2)
+    shutil.copytree(tmp_path / "val" / "images", tmp_path / "images")
+    for picture in (tmp_path / "train" / "images").iterdir():
+        shutil.copy(picture, tmp_path / "images" / f"t{picture.name}")
+    text = (tmp_path / "train" / "scenes.csv").read_text()
+    (tmp_path / "train.csv").write_text(text.replace("\n0", "\nt0"))
+    for name in ("t000003.jpg", "000002.jpg"):
+        whole = (tmp_path / "images" / name).read_bytes()
+        (tmp_path / "images" / name).write_bytes(whole[: len(whole) // 2])
+    data = [f"data.train={tmp_path / 'train.csv'}", f"data.val={tmp_path / 'val' / 'scenes.csv'}"]
+    data += [f"data.images={tmp_path / 'images'}", "data.share_images=false", "optim.epochs=1"]
+    stopped = start(tmp_path, 1, *data)
+    assert stopped.returncode != 0
+    assert "row 6: " in stopped.stderr
+    assert "t000003.jpg cannot be used" in stopped.stderr
+    assert "2 of 12 rows" in stopped.stderr
+    assert not (tmp_path / "out").exists()
+    skipped = start(tmp_path, 2, *data, "data.on_error=skip")
+    assert skipped.returncode == 0, skipped.stderr
+    assert skipped.stderr.count("2 rows skipped, 10 used") == 2  # once for training, once for validation
+    assert "of 12 |" in skipped.stdout
