@@ -41,7 +41,10 @@ def _load(network: GIN, known: Checkpoint, config: TrainConfig) -> None:
         pairs = zip(resized.to_dict().items(), config.model.to_dict().values(), strict=True)
         differing = [f"{name} ({theirs} there, {ours} here)" for (name, theirs), ours in pairs if theirs != ours]
         raise ValueError(f"the checkpoint to start from has another network: {', '.join(differing)}")
-    network.load_state_dict(known.weights)
+    missing = [name for name in network.state_dict() if name not in known.weights]
+    if missing:
+        raise ValueError(f"the checkpoint to start from has no pyramid levels as high as these: it lacks {missing}")
+    network.load_state_dict({name: known.weights[name] for name in network.state_dict()})
 
 
 def _freeze(network: GIN, config: TrainConfig) -> None:
