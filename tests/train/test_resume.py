@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,26 @@ def test_asked_to_stop(untouched: dict[int, Path], scenes: Path, tmp_path: Path,
     assert last.training["position"] in (10, 12)  # the step it came in, or the next
     assert run(scenes, out, "resume=true").returncode == 0
     assert same(weights(out), weights(untouched[1]))
+
+
+def test_torchrun_is_asked_to_stop(scenes: Path, tmp_path: Path) -> None:
+    """SIGTERM to torchrun itself: both ranks save at the same step and end, and the run goes on from there."""
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "train.run"]
+    command += [*SETTINGS, f"data.scenes.folder={scenes}", f"out={out}", "optim.epochs=500"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=FAULTY.parents[2])
+    while not (out / "last.pth").exists():
+        assert started.poll() is None
+        time.sleep(0.1)
+    started.send_signal(signal.SIGTERM)
+    _, stderr = started.communicate(timeout=60)
+    assert started.returncode != 0
+    assert stderr.count("stopped by SIGTERM") == 2
+    last = Checkpoint.load(out / "last.pth").training
+    assert last is not None
+    done = run(scenes, out, "resume=true", f"optim.epochs={last['epoch'] + 1}", processes=2)
+    assert done.returncode == 0, done.stderr
 
 
 def test_resumed_on_another_number_of_processes(scenes: Path, tmp_path: Path) -> None:
