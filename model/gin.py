@@ -44,7 +44,7 @@ class GIN(nn.Module):
         self.expression = ExpressionEncoder(vocabulary_size, config.word_width, config.language_width)
         if isinstance(self.backbone, Backbone):
             self._make_neck(self.backbone.channels)
-        self.head = Head(
+        self.head: nn.Module = Head(
             config.pyramid_width,
             config.language_width,
             config.head_width,
@@ -101,6 +101,15 @@ class GIN(nn.Module):
 
     def ground(self, features: list[Tensor], expressions: Tensor, image_index: Tensor) -> Grounding:
         """features: from `encode_image`. expressions: (N, D). image_index: (N,) int64 in 0..B-1."""
+        pyramid, expressions, attention_logits = self.reason(features, expressions, image_index)
+        score_logits, box_deltas = self.head(pyramid, expressions)
+        return Grounding(score_logits, box_deltas, attention_logits, self.anchors(pyramid))
+
+    def reason(
+        self, features: list[Tensor], expressions: Tensor, image_index: Tensor
+    ) -> tuple[list[Tensor], Tensor, tuple[Tensor, ...]]:
+        """The part of `ground` before the head: the pyramid's maps, what the head is told of the expressions, and the
+        attention logits."""
         config = self.config
         if config.blind in ("language", "both"):
             expressions = torch.zeros_like(expressions)
@@ -114,11 +123,13 @@ class GIN(nn.Module):
             reasoned = [garan(level, expressions) for garan, level in zip(self.garan, maps, strict=True)]
             maps, attention_logits = [level for level, _ in reasoned], tuple(logits for _, logits in reasoned)
         pyramid = self.fpn(maps) if config.afs or config.garan else maps
-        score_logits, box_deltas = self.head(pyramid, expressions)
+        return pyramid, expressions, attention_logits
+
+    def anchors(self, pyramid: list[Tensor]) -> Tensor:
+        """The anchors (A, 4) yxhw of the pyramid's maps, float64, on their device."""
         sizes = tuple((level.shape[2], level.shape[3]) for level in pyramid)
-        boxes = (sizes, config.anchor_scales, config.anchor_ratios)
-        anchors = on_device(make_anchors, score_logits.device, torch.float64, *boxes)
-        return Grounding(score_logits, box_deltas, attention_logits, anchors)
+        boxes = (sizes, self.config.anchor_scales, self.config.anchor_ratios)
+        return on_device(make_anchors, pyramid[0].device, torch.float64, *boxes)
 
     def forward(self, images: Tensor, ids: Tensor, lengths: Tensor, image_index: Tensor | None = None) -> Grounding:
         """Ground N expressions about B images; without `image_index`, expression i is about image i."""

@@ -22,6 +22,7 @@ class Head(nn.Module):
         self, pyramid_width: int, language_width: int, width: int, layers: int, anchors_per_cell: int, blind: str
     ) -> None:
         super().__init__()
+        self.language_width = language_width
         self.sees_map = blind in ("none", "language")
         self.sees_expression = blind in ("none", "image")
         self.sees_position = blind in ("none", "both")
@@ -41,10 +42,16 @@ class Head(nn.Module):
         Returns score logits (N, A) and box deltas (N, A, 4) as centre y, x, height, width, in the order of
         `model.anchors.make_anchors`.
         """
-        outputs = torch.cat([self._level(features, expressions) for features in pyramid], dim=1)  # (N, A, 5)
-        return outputs[..., 4], outputs[..., :4]
+        outputs = [self.output(hidden) for hidden in self.read(pyramid, expressions)]
+        flat = [output.permute(0, 2, 3, 1).reshape(len(output), -1, 5) for output in outputs]
+        joined = torch.cat(flat, dim=1)  # (N, A, 5)
+        return joined[..., 4], joined[..., :4]
 
-    def _level(self, features: Tensor, expressions: Tensor) -> Tensor:
+    def read(self, pyramid: Sequence[Tensor], expressions: Tensor) -> list[Tensor]:
+        """The last hidden map (N, width, h, w) of each level."""
+        return [self._read_level(features, expressions) for features in pyramid]
+
+    def _read_level(self, features: Tensor, expressions: Tensor) -> Tensor:
         N, _, h, w = features.shape
         seen = [features] if self.sees_map else []
         if self.sees_expression:
@@ -55,4 +62,4 @@ class Head(nn.Module):
         hidden = torch.cat(seen, dim=1)
         for convolution in self.hidden:
             hidden = F.relu(convolution(hidden))
-        return self.output(hidden).permute(0, 2, 3, 1).reshape(N, -1, 5)
+        return hidden

@@ -1,0 +1,33 @@
+"""Exact rewritings of a trained network: other operations, the same answers, a fraction of the work.
+
+Each is a function from a network to an equivalent one; the network it is given stays as it is. Any selection of them
+works; those of the head come in one order.
+"""
+
+from collections.abc import Callable, Iterable
+
+from export.rewrite.head import score_first, split_head
+from export.rewrite.keys import absorb_keys
+from export.rewrite.norms import fold_norms
+from export.rewrite.upsampling import convolve_before_upsampling
+from model.gin import GIN
+
+REWRITINGS: dict[str, Callable[[GIN], GIN]] = {
+    "norms": fold_norms,
+    "upsampling": convolve_before_upsampling,
+    "keys": absorb_keys,
+    "split-head": split_head,
+    "winner": score_first,
+}
+
+
+def rewrite(network: GIN, names: Iterable[str] = tuple(REWRITINGS)) -> GIN:
+    """Apply the named rewritings, by default all, to a network in evaluation mode."""
+    chosen = set(names)
+    unknown = chosen - REWRITINGS.keys()
+    if unknown:
+        raise ValueError(f"unknown rewriting: {', '.join(sorted(unknown))}; known: {', '.join(REWRITINGS)}")
+    for name, apply in REWRITINGS.items():
+        if name in chosen:
+            network = apply(network)
+    return network

@@ -1,0 +1,108 @@
+"""Every rewriting answers as the network it was made from."""
+
+import dataclasses
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+
+from export.rewrite import REWRITINGS, rewrite
+from export.rewrite.head import ScoreFirst
+from model.config import ModelConfig
+from model.gin import GIN
+from tests.conftest import SMALL
+
+SIZES = [(64, 64), (96, 160), (32, 64), (160, 32)]
+CHOICES = [*((name,) for name in REWRITINGS), tuple(REWRITINGS)]
+
+
+def make_network(**changes: Any) -> GIN:
+    """A small network with random weights, whose norms and biases are not what they begin with."""
+    torch.manual_seed(1)
+    network = GIN(dataclasses.replace(SMALL, **changes), 30)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("running_var"):
+                tensor.uniform_(0.5, 1.5)
+            elif name.endswith("running_mean") or (tensor.ndim == 1 and tensor.is_floating_point()):
+                tensor.add_(0.2 * torch.randn_like(tensor))
+    return network.eval()
+
+
+def make_inputs(size: tuple[int, int], expressions: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Three images, and expressions of 1 to 6 words about them."""
+    images = torch.rand(3, 3, *size, dtype=dtype)
+    lengths = torch.randint(1, 7, (expressions,))
+    return images, torch.randint(1, 30, (expressions, 6)), lengths, torch.randint(3, (expressions,))
+
+
+@torch.inference_mode()
+def largest_difference(one: GIN, other: GIN, inputs: tuple[torch.Tensor, ...]) -> float:
+    """Over scores, deltas and attention."""
+    ours, theirs = one(*inputs), other(*inputs)
+    assert torch.equal(ours.anchors, theirs.anchors)
+    pairs = [(ours[0], theirs[0]), (ours[1], theirs[1]), *zip(ours[2], theirs[2], strict=True)]
+    return max(float((a - b).abs().max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("names", CHOICES, ids="+".join)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_same_answers(names: tuple[str, ...], transposed: bool) -> None:
+    """To 1e-9 in double precision and 1e-5 in single, at odd and non-square sizes, for 1, 7 and 64 expressions."""
+    network = make_network(transposed_diffusion=transposed)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for dtype, limit in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
+        original = network.to(dtype)
+        rewritten = rewrite(original, names)
+        for size, expressions in product(SIZES, (1, 7, 64)):
+            difference = largest_difference(original, rewritten, make_inputs(size, expressions, dtype))
+            assert difference <= limit, (dtype, size, expressions)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_other_backbones(backbone: str) -> None:
+    """Norms fold into residual networks too."""
+    network = make_network(backbone=backbone, pyramid_levels=(4, 5, 6, 7)).double()
+    rewritten = rewrite(network)
+    assert not [module for module in rewritten.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert largest_difference(network, rewritten, make_inputs((64, 96), 3, torch.float64)) <= 1e-9
+
+
+@pytest.mark.parametrize("parts", [{"afs": False}, {"garan": False}, {"afs": False, "garan": False}, {"blind": "both"}])
+def test_variants(parts: dict[str, Any]) -> None:
+    """What a variant lacks is not rewritten; the rest is."""
+    network = make_network(**parts).double()
+    assert largest_difference(network, rewrite(network), make_inputs((64, 96), 5, torch.float64)) <= 1e-9
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_deltas_on_request(size: tuple[int, int]) -> None:
+    """At any anchors, those at the edges too, they are what the whole head says."""
+    network = rewrite(make_network().double())
+    assert isinstance(network.head, ScoreFirst)
+    images, ids, lengths, image_index = make_inputs(size, 4, torch.float64)
+    with torch.inference_mode():
+        whole = network(images, ids, lengths, image_index)
+        features, expressions = network.encode_image(images), network.encode_expression(ids, lengths)
+        pyramid, expressions, _ = network.reason(features, expressions, image_index)
+        scores, maps = network.head.scores(pyramid, expressions)
+        anchors = scores.shape[1]
+        index = torch.arange(anchors).expand(4, -1)
+        torch.testing.assert_close(scores, whole.score_logits, atol=1e-12, rtol=0)
+        torch.testing.assert_close(network.head.deltas_at(maps, index), whole.box_deltas, atol=1e-12, rtol=0)
+
+
+def test_unknown_rewriting() -> None:
+    """Is named, with those that are known."""
+    with pytest.raises(ValueError, match="magic; known: norms"):
+        rewrite(make_network(), ["magic"])
+
+
+def test_one_cell_upsampled() -> None:
+    """Of a one-cell map the bilinear upsampling is constant."""
+    network = make_network(pyramid_levels=(3, 4, 5)).double()
+    assert isinstance(network.config, ModelConfig)
+    rewritten = rewrite(network, ["upsampling"])
+    assert largest_difference(network, rewritten, make_inputs((32, 32), 2, torch.float64)) <= 1e-9
