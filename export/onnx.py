@@ -23,6 +23,7 @@ import torch
 from export.files import place, place_report, run_export
 from export.lstm import with_free_word_count
 from export.parity import Runner, check_parity
+from export.rewrite import rewrite
 from export.served import DYNAMIC_AXES, INPUTS, OUTPUTS, ServedNetwork, make_question
 from model.checkpoint import Checkpoint
 
@@ -47,7 +48,7 @@ def export(checkpoint: Checkpoint, repository: Path) -> dict[str, Any]:
 
 def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
     """Export and check the file's structure; batch, expression and word counts stay free."""
-    network = ServedNetwork(with_free_word_count(checkpoint.network())).eval()
+    network = ServedNetwork(with_free_word_count(rewrite(checkpoint.network()))).eval()
     question = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=0)
     free = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in DYNAMIC_AXES.items()}
     with _quiet():

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from model.answer import answer, pixels_to_images
-from model.boxes import clip_xyxy
+from export.rewrite.head import ScoreFirst
+from model.answer import pixels_to_images
+from model.boxes import clip_xyxy, decode_boxes, yxhw_to_yxyx, yxyx_to_xyxy
 from model.checkpoint import Checkpoint
 from model.gin import GIN
 
@@ -43,10 +44,21 @@ class ServedNetwork(nn.Module):
         Returns boxes float32 (N, 4), x1, y1, x2, y2 in pixels of the original image, clipped to it; scores float32
         (N,) in 0..1; attention float32 (N, S/8, S/8) in 0..1; anchors int64 (N,), which anchor won.
         """
-        grounding = self.network(pixels_to_images(images), expression_ids, lengths, image_index)
-        sizes = image_sizes[image_index]
-        boxes, scores, best = answer(grounding, sizes)
-        return clip_xyxy(boxes, sizes), scores, grounding.attention_logits[0].sigmoid(), best
+        network, sizes = self.network, image_sizes[image_index]
+        features = network.encode_image(pixels_to_images(images))
+        expressions = network.encode_expression(expression_ids, lengths)
+        pyramid, expressions, attention_logits = network.reason(features, expressions, image_index)
+        if isinstance(network.head, ScoreFirst):
+            logits, maps = network.head.scores(pyramid, expressions)
+            logits, best = logits.max(dim=1)
+            deltas = network.head.deltas_at(maps, best[:, None]).squeeze(1)
+        else:
+            all_logits, all_deltas = network.head(pyramid, expressions)
+            logits, best = all_logits.max(dim=1)
+            deltas = all_deltas.gather(1, best[:, None, None].expand(-1, 1, 4)).squeeze(1)
+        boxes = yxhw_to_yxyx(decode_boxes(deltas, network.anchors(pyramid).float()[best]))
+        boxes = clip_xyxy(yxyx_to_xyxy(boxes, sizes.to(boxes.dtype)), sizes)
+        return boxes, logits.sigmoid(), attention_logits[0].sigmoid(), best
 
 
 @dataclass(frozen=True)

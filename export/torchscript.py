@@ -17,6 +17,7 @@ import torch
 
 from export.files import place, place_report, run_export
 from export.parity import Runner, check_parity
+from export.rewrite import rewrite
 from export.served import ServedNetwork, make_question
 from model.checkpoint import Checkpoint
 
@@ -36,7 +37,7 @@ def export(checkpoint: Checkpoint, repository: Path) -> dict[str, Any]:
 
 def write_torchscript(checkpoint: Checkpoint, path: Path) -> None:
     """Trace and freeze; batch, expression and word counts stay free."""
-    network = ServedNetwork(checkpoint.network()).eval()
+    network = ServedNetwork(rewrite(checkpoint.network())).eval()
     question = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=0)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer warns of constants that are meant to be constant (anchors)

@@ -43,7 +43,7 @@ class Head(nn.Module):
         `model.anchors.make_anchors`.
         """
         outputs = [self.output(hidden) for hidden in self.read(pyramid, expressions)]
-        flat = [output.permute(0, 2, 3, 1).reshape(len(output), -1, 5) for output in outputs]
+        flat = [output.permute(0, 2, 3, 1).reshape(output.shape[0], -1, 5) for output in outputs]
         joined = torch.cat(flat, dim=1)  # (N, A, 5)
         return joined[..., 4], joined[..., :4]
 

@@ -96,7 +96,7 @@ class ScoreFirst(nn.Module):
     def scores(self, pyramid: Sequence[Tensor], expressions: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Score logits (N, A) as `Head.forward` gives them, and the hidden maps that `deltas_at` wants."""
         maps = self.head.read(pyramid, expressions)
-        logits = [self.score(hidden).permute(0, 2, 3, 1).reshape(len(hidden), -1) for hidden in maps]
+        logits = [self.score(hidden).permute(0, 2, 3, 1).reshape(hidden.shape[0], -1) for hidden in maps]
         return torch.cat(logits, dim=1), maps
 
     def deltas_at(self, maps: Sequence[Tensor], index: Tensor) -> Tensor:
