@@ -11,7 +11,7 @@ import numpy as np
 from train.data.world import Scene, Thing
 
 CLEARLY = 0.08  # least difference of two positions that are compared, as a share of the short side
-NEARER = 0.75  # the closest thing is at most this share of the second's distance away
+NEARER = 0.67  # the closest thing is at most this share of the second's distance away
 LARGER = 1.25  # the largest thing is at least so many times the second's extent
 CORNER = 0.2  # by how much a thing is nearer a corner than the next, as a share of width and height
 
