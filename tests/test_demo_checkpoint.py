@@ -10,7 +10,7 @@ from train.data.annotations import Row, read_rows
 from train.data.loading import evaluation_loader
 from train.data.scenes import write_scenes
 from train.evaluate import exchange_expressions
-from train.loop import evaluate
+from train.evaluation import Scores, evaluate
 
 PATH = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
 
@@ -25,9 +25,8 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
 def accuracy(rows: list[Row]) -> float:
     """Accuracy of the demo network on rows."""
     checkpoint = Checkpoint.load(PATH)
-    return evaluate(
-        checkpoint.network(), evaluation_loader(rows, checkpoint.preparation, 0), torch.device("cpu")
-    ).accuracy
+    loader = evaluation_loader(rows, checkpoint.preparation, workers=0)
+    return Scores.of(evaluate(checkpoint.network(), loader, torch.device("cpu"))).accuracy
 
 
 def test_is_small() -> None:
