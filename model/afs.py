@@ -52,5 +52,9 @@ class AdaptiveFeatureSelection(nn.Module):
 
         expressions: (N, D). image_index: (N,) int64, the image that each expression is about. Returns (N, C, h, w).
         """
-        weights = self.weights(expressions).softmax(dim=-1)  # (N, 3)
-        return torch.einsum("nk,nkchw->nchw", weights, brought[image_index])
+        weights = self.weights(expressions).softmax(dim=-1)  # (N, K)
+        B, K, C, h, w = brought.shape
+        # one matrix product, with zeros for the other images: a copy of each expression's maps would cost far more
+        own = image_index[:, None] == torch.arange(B, device=brought.device)  # (N, B)
+        mixing = (own[:, :, None] * weights[:, None]).reshape(-1, B * K)
+        return (mixing @ brought.reshape(B * K, C * h * w)).reshape(-1, C, h, w)
