@@ -39,6 +39,11 @@ class StopRequest:
         self._pending = work, told
         return answer or None
 
+    def agreed_now(self) -> int | None:
+        """The same between two epochs, where ranks may wait for each other."""
+        self.agreed()
+        return self.agreed()
+
     def close(self) -> None:
         """Give the signals back."""
         if self._pending is not None:

@@ -72,8 +72,9 @@ class Trainer:
             while self.epoch < self.config.optim.epochs:
                 self._train_epoch(stop)
                 self._save()
-                if stop.number is not None:
-                    raise Stopped(stop.number)
+                number = stop.agreed_now()
+                if number is not None:
+                    raise Stopped(number)
                 self._finish_epoch()
                 self._save()
         finally:

@@ -92,11 +92,13 @@ def test_killed_and_resumed(untouched: dict[int, Path], scenes: Path, tmp_path: 
     assert not list(out.glob(".*"))
 
 
-@pytest.mark.parametrize("fault", ["SIGKILL step 6 1", "SIGTERM step 6 1", "SIGTERM step 11 0"])
+@pytest.mark.parametrize("fault", ["SIGKILL step 6 1", "SIGTERM step 6 1", "SIGTERM step 8 1"])
 def test_torchrun_restarts(untouched: dict[int, Path], scenes: Path, tmp_path: Path, fault: str) -> None:
-    """One of two ranks dies or is asked to stop: torchrun restarts both, and they learn what they would have."""
+    """One of two ranks dies, or is asked to stop within an epoch or in its last step: torchrun restarts both, and they
+    learn what they would have."""
     done = run(scenes, tmp_path / "run", fault=fault, processes=2)
     assert done.returncode == 0, done.stderr
+    assert done.stderr.count("stopped by SIGTERM") == (2 if "SIGTERM" in fault else 0)
     assert same(weights(tmp_path / "run"), weights(untouched[2]))
 
 
