@@ -35,7 +35,7 @@ def test_is_small() -> None:
 
 
 def test_answers_unseen_scenes(rows: list[Row]) -> None:
-    """Nearly all boxes are right; the published figure is over 0.90 on many more scenes."""
+    """Nearly all boxes are right; the published figure, 0.90, is of many more scenes."""
     assert accuracy(rows) >= 0.85
 
 
