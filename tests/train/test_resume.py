@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -39,11 +38,11 @@ def run(
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--max-restarts=1"]
     arguments = [*SETTINGS, f"data.scenes.folder={scenes}", f"out={out}", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FAULTY.parents[2])}
-    limit = largest_file or resource.RLIM_INFINITY
+    if largest_file is not None:  # not by preexec_fn: gRPC, if it runs in this process, does not outlive a fork
+        launcher = ["prlimit", f"--fsize={largest_file}", *launcher]
     return subprocess.run(
-        [*launcher, *program, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
-    )  # fmt: skip
+        [*launcher, *program, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
