@@ -181,14 +181,14 @@ class Server:
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
-        url = f"http://{self.address}:{self.http_port}/v2/health/ready"
+        urls = [f"http://{self.address}:{self.http_port}/v2/health/ready"]
+        urls.append(f"http://{self.address}:{self.metrics_port}/metrics")  # Triton opens this port last
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise ServerError(f"the server did not start: {self._cause()}")
-            with contextlib.suppress(OSError), _DIRECT.open(url, timeout=2) as response:
-                if response.status == 200:
-                    return
+            if all(map(_answers, urls)):
+                return
             time.sleep(0.1)
         raise ServerError(f"the server was not ready after {START_TIMEOUT:.0f} seconds: {self._cause()}")
 
@@ -229,6 +229,15 @@ def _claim_ports(host: str, *ports: int) -> tuple[int, ...]:
                 raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from None
             claimed.append(listener.getsockname()[1])
     return tuple(claimed)
+
+
+def _answers(url: str) -> bool:
+    """Whether a request is answered with success."""
+    try:
+        with _DIRECT.open(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
 
 
 def _die_with_parent() -> None:
