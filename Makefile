@@ -25,4 +25,5 @@ test: lint
 
 clean:
 	rm -rf .venv demo runs triton_repo/*/[0-9]*/model.onnx triton_repo/*/[0-9]*/model.pt \
-	  triton_repo/*/[0-9]*/preparation.json triton_repo/*/[0-9]*/parity.json
+	  triton_repo/*/[0-9]*/vocabulary.json triton_repo/*/[0-9]*/manifest.json \
+	  triton_repo/*/[0-9]*/questions.npz

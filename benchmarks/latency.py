@@ -27,7 +27,8 @@ from rich.table import Table
 
 from client.library import Client
 from export import onnx, torchscript
-from export.served import INPUTS, OUTPUTS, ServedNetwork
+from export.command import export_to_repository
+from export.graphs import ANSWERS, INPUTS, make_graphs
 from model.checkpoint import Checkpoint
 from model.preparation import Preparation
 from serve import Server
@@ -44,7 +45,8 @@ CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Latency of one image and one expression.")
-    parser.add_argument("checkpoint", nargs="?", default=CHECKPOINT, metavar="CKPT", help="default: %(default)s")
+    which = "default: %(default)s"
+    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help=which)
     parser.add_argument("--repeats", type=int, default=100, metavar="N", help="rounds (default: 100)")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
@@ -54,12 +56,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = Checkpoint.load(arguments.checkpoint)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    samples, split = measure(checkpoint, arguments.repeats)
+    samples, split = measure(checkpoint, arguments.checkpoint, arguments.repeats)
     rows = {name: summarise(values) for name, values in samples.items()}
     show(rows, split)
     if arguments.record:
         record = {
-            "checkpoint": str(arguments.checkpoint),
+            "checkpoint": arguments.checkpoint.name,
             "repeats": arguments.repeats,
             **describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON),
         }
@@ -69,14 +71,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(checkpoint: Checkpoint, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Milliseconds of every round for every way, and the mean parts of the served answer."""
     picture, expression = example()
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "triton_repo"
-        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("model.onnx", "model.pt", "*.json"))
-        onnx.export(checkpoint, repository)
-        torchscript.export(checkpoint, repository)
+        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("model.onnx", "model.pt", "*.json", "*.npz"))
+        for kind in (onnx.FORMAT, torchscript.FORMAT):
+            export_to_repository(path, kind, repository)
         ways = in_process_ways(checkpoint, repository, picture, expression)
         with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
             url = f"{server.address}:{server.grpc_port}"
@@ -108,7 +110,7 @@ def in_process_ways(
     ways: dict[str, Callable[[], Any]] = {"preparation": lambda: prepare(preparation, picture, expression)}
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         tensors = [torch.from_numpy(array).to(device) for array in inputs]
-        eager = ServedNetwork(checkpoint.network()).to(device)
+        eager = make_graphs(checkpoint.network())["gin"].module.to(device)
         script = torch.jit.load(str(repository / "gin_torchscript" / "1" / "model.pt"), map_location=device)
         ways[f"network, PyTorch eager, {device}"] = torch_way(eager, tensors)
         ways[f"network, TorchScript, {device}"] = torch_way(script, tensors)
@@ -122,7 +124,7 @@ def in_process_ways(
         session = onnxruntime.InferenceSession(path, providers=[provider])
         if session.get_providers()[0] == provider:  # it falls back to the CPU without a word
             name = f"network, ONNX Runtime, {provider.removesuffix('ExecutionProvider')}"
-            ways[name] = lambda session=session: session.run(list(OUTPUTS), feed)
+            ways[name] = lambda session=session: session.run(list(ANSWERS), feed)
     return ways
 
 

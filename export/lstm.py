@@ -1,18 +1,19 @@
-"""An LSTM that exports as one ONNX node with a free word count."""
+"""LSTMs that export with a free word count: `torch.export` unrolls `nn.LSTM` and so freezes it at the traced one."""
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch._higher_order_ops.while_loop import while_loop
 
-from model.gin import GIN
+from model.expression import ExpressionEncoder
 
 
 class OnnxLSTM(nn.Module):
-    """Stands in for a one-layer, one-direction, batch-first `nn.LSTM` while exporting.
+    """Stands in for a one-layer, one-direction, batch-first `nn.LSTM`: one ONNX node.
 
-    `torch.export` unrolls `nn.LSTM` and so freezes the number of words at the traced one; ONNX's LSTM operator
-    leaves it free. Its gates come in the order input, output, forget, cell; PyTorch's are input, forget, cell, output.
+    Its gates come in the order input, output, forget, cell; PyTorch's are input, forget, cell, output.
     """
 
     def __init__(self, lstm: nn.LSTM) -> None:
@@ -47,8 +48,50 @@ class OnnxLSTM(nn.Module):
         return outputs.squeeze(1).transpose(0, 1), None
 
 
-def with_free_word_count(network: GIN) -> GIN:
-    """A copy of the network whose expression encoder exports with any number of words."""
-    network = copy.deepcopy(network)
-    network.expression.add_module("forward_lstm", OnnxLSTM(network.expression.forward_lstm))
-    return network
+class LoopLSTM(nn.Module):
+    """Stands in for a one-layer, one-direction, batch-first `nn.LSTM`: a loop in the graph."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        self.width = lstm.hidden_size
+        weights = lstm.state_dict()
+        self.weight: Tensor
+        self.recurrence: Tensor
+        self.bias: Tensor
+        self.register_buffer("weight", weights["weight_ih_l0"].T.contiguous())
+        self.register_buffer("recurrence", weights["weight_hh_l0"].T.contiguous())
+        self.register_buffer("bias", weights["bias_ih_l0"] + weights["bias_hh_l0"])
+
+    def forward(self, vectors: Tensor) -> tuple[Tensor, None]:
+        """vectors: (N, T, E). Returns the outputs (N, T, width); the state is not kept."""
+        N, T, _ = vectors.shape
+        gates = (vectors @ self.weight + self.bias).transpose(0, 1)  # (T, N, 4 * width)
+        nothing = vectors.new_zeros(N, self.width)
+        times = torch.arange(T, device=vectors.device)
+
+        def goes_on(step: Tensor, *_: Tensor) -> Tensor:
+            return step < T
+
+        def next_word(
+            step: Tensor, hidden: Tensor, cell: Tensor, outputs: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+            gate = gates.index_select(0, step.view(1)).squeeze(0) + hidden @ self.recurrence
+            i, f, c, o = gate.chunk(4, dim=1)
+            cell = f.sigmoid() * cell + i.sigmoid() * c.tanh()
+            hidden = o.sigmoid() * cell.tanh()
+            outputs = torch.where((times == step)[:, None, None], hidden, outputs)
+            return step + 1, hidden, cell, outputs
+
+        start = torch.zeros((), dtype=torch.int64, device=vectors.device)
+        state = (start, nothing, nothing.clone(), vectors.new_zeros(T, N, self.width))
+        return while_loop(goes_on, next_word, state)[3].transpose(0, 1), None
+
+
+def with_lstm(module: nn.Module, make: Callable[[nn.LSTM], nn.Module]) -> nn.Module:
+    """A copy of a module whose expression encoders read with `make` of their forward LSTM; the backward one reads one
+    word alone."""
+    module = copy.deepcopy(module).eval()
+    for part in module.modules():
+        if isinstance(part, ExpressionEncoder):
+            part.add_module("forward_lstm", make(part.forward_lstm))
+    return module

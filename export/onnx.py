@@ -1,81 +1,76 @@
-"""Export a checkpoint as one ONNX file.
+"""Export a checkpoint as ONNX files.
 
-    python -m export.onnx CKPT [--repository DIR]
+    python -m export.onnx CKPT [--precision fp32|fp16|int8] [--size PIXELS] [--out DIR | --repository DIR]
 
-Writes gin_onnx/1/model.onnx and gin_prepare/1/preparation.json into the Triton model repository, after comparing the
-file's answers in ONNX Runtime with the checkpoint's; the comparison is printed and kept as parity.json.
+With --out: gin.onnx and its two parts gin_image.onnx and gin_expression.onnx, vocabulary.json, recorded questions and
+manifest.json. Into a Triton repository (the default): the models that serve them. Nothing is written unless the files
+answer as the checkpoint does in ONNX Runtime; the comparison is printed and kept in the manifest.
 """
 
 import contextlib
+import functools
 import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch import Tensor
 
-from export.files import place, place_report, run_export
-from export.lstm import with_free_word_count
-from export.parity import Runner, check_parity
-from export.rewrite import rewrite
-from export.served import DYNAMIC_AXES, INPUTS, OUTPUTS, ServedNetwork, make_question
-from model.checkpoint import Checkpoint
+from export.build import VOCABULARY
+from export.command import make_parser, run_export
+from export.formats import Format
+from export.graphs import FREE_AXES, Graph
+from export.lstm import OnnxLSTM, with_lstm
+from export.quantize import quantize
+from export.runtime import open_onnx
 
-OPSET = 18  # what the exporter writes without converting
-
-
-def export(checkpoint: Checkpoint, repository: Path) -> dict[str, Any]:
-    """Write the file and what preparing its inputs needs. Raises ParityError."""
-    folder = repository / "gin_onnx" / "1"
-
-    def write(temporary: Path) -> dict[str, Any]:
-        write_onnx(checkpoint, temporary)
-        return check_parity(checkpoint, onnx_runner(temporary))
-
-    report = place(folder / "model.onnx", write)
-    report |= {"file": str(folder / "model.onnx"), "onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
-    report |= {"opset": OPSET}
-    place_report(folder / "parity.json", report)
-    place(repository / "gin_prepare" / "1" / "preparation.json", checkpoint.preparation.save)
-    return report
+OPSET = 18  # what the exporter writes without converting; ONNX Runtime 1.14 and later reads it, Triton 24.10 has 1.19
+OPSETS = range(18, 24)
 
 
-def write_onnx(checkpoint: Checkpoint, path: Path) -> None:
-    """Export and check the file's structure; batch, expression and word counts stay free."""
-    network = ServedNetwork(with_free_word_count(rewrite(checkpoint.network()))).eval()
-    question = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=0)
-    free = {name: dict.fromkeys(axes, torch.export.Dim.DYNAMIC) for name, axes in DYNAMIC_AXES.items()}
+def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mapping[str, str], opset: int) -> None:
+    """Export with all axes of `FREE_AXES` free, and check the file's structure."""
+    free = {name: dict.fromkeys(FREE_AXES[name], torch.export.Dim.DYNAMIC) for name in graph.inputs}
     with _quiet():
         program = torch.onnx.export(
-            network,
-            question.tensors,
+            with_lstm(graph.module, OnnxLSTM),
+            tuple(example[name] for name in graph.inputs),
             dynamo=True,
-            input_names=list(INPUTS),
-            output_names=list(OUTPUTS),
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
             dynamic_shapes=free,
-            opset_version=OPSET,
+            opset_version=opset,
         )
     assert program is not None  # only the TorchScript-based exporter returns nothing
     model = program.model_proto
+    model.ir_version = onnx.helper.find_min_ir_version_for(model.opset_import)
     _name_axes(model)
+    onnx.helper.set_model_props(model, dict(facts))
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
 
 
-def onnx_runner(path: Path) -> Runner:
-    """Answer questions with a file in ONNX Runtime on the CPU."""
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+def make_format(opset: int = OPSET) -> Format:
+    """The format in one opset."""
+    packages = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__, "opset": str(opset)}
+    return Format(
+        name="onnx",
+        suffix=".onnx",
+        precisions=("fp32", "fp16", "int8"),
+        write=functools.partial(write, opset=opset),
+        open=open_onnx,
+        versions=lambda: packages,
+        models={"gin": "gin_onnx", VOCABULARY: "gin_prepare"},
+        quantize=quantize,
+    )
 
-    def run(inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
-        return session.run(list(OUTPUTS), dict(zip(INPUTS, inputs, strict=True)))
 
-    return run
+FORMAT = make_format()
 
 
 def _name_axes(model: onnx.ModelProto) -> None:
@@ -84,7 +79,7 @@ def _name_axes(model: onnx.ModelProto) -> None:
     for value in model.graph.input:
         for axis, dimension in enumerate(value.type.tensor_type.shape.dim):
             if dimension.dim_param:
-                names[dimension.dim_param] = DYNAMIC_AXES[value.name][axis]
+                names[dimension.dim_param] = FREE_AXES[value.name][axis]
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
             dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
@@ -107,7 +102,10 @@ def _quiet() -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    return run_export(argv, "python -m export.onnx", "Export a checkpoint as one ONNX file.", export)
+    parser = make_parser("Export a checkpoint as ONNX files.", FORMAT)
+    parser.add_argument("--opset", type=int, default=OPSET, choices=OPSETS, help="of ONNX (default: %(default)s)")
+    arguments = parser.parse_args(argv)
+    return run_export(arguments, make_format(arguments.opset))
 
 
 if __name__ == "__main__":

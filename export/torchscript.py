@@ -1,66 +1,66 @@
-"""Export a checkpoint as one TorchScript file.
+"""Export a checkpoint as TorchScript files.
 
-    python -m export.torchscript CKPT [--repository DIR]
+    python -m export.torchscript CKPT [--precision fp32|fp16|bf16] [--size PIXELS] [--out DIR | --repository DIR]
 
-Writes gin_torchscript/1/model.pt into the Triton model repository, after comparing its answers with the checkpoint's;
-the comparison is printed and kept as parity.json.
+As `export.onnx`, with files .pt. PyTorch is retiring TorchScript in favour of `torch.export`; see `export.aot`.
 """
 
+import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from export.files import place, place_report, run_export
-from export.parity import Runner, check_parity
-from export.rewrite import rewrite
-from export.served import ServedNetwork, make_question
-from model.checkpoint import Checkpoint
+from export.command import make_parser, run_export
+from export.formats import Format
+from export.graphs import Graph
+from export.parity import Runner
 
-
-def export(checkpoint: Checkpoint, repository: Path) -> dict[str, Any]:
-    """Write the file. Raises ParityError."""
-    folder = repository / "gin_torchscript" / "1"
-
-    def write(temporary: Path) -> dict[str, Any]:
-        write_torchscript(checkpoint, temporary)
-        return check_parity(checkpoint, torchscript_runner(temporary))
-
-    report = place(folder / "model.pt", write) | {"file": str(folder / "model.pt")}
-    place_report(folder / "parity.json", report)
-    return report
+FACTS = "facts.json"  # the file inside the archive that says what it is
 
 
-def write_torchscript(checkpoint: Checkpoint, path: Path) -> None:
-    """Trace and freeze; batch, expression and word counts stay free."""
-    network = ServedNetwork(rewrite(checkpoint.network())).eval()
-    question = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=0)
+def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mapping[str, str]) -> None:
+    """Trace and freeze; the axes of `FREE_AXES` stay free."""
+    inputs = tuple(example[name] for name in graph.inputs)
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer warns of constants that are meant to be constant (anchors)
-        traced = torch.jit.trace(network, question.tensors, check_trace=False)
-        torch.jit.freeze(traced).save(str(path))
+        traced = torch.jit.freeze(torch.jit.trace(graph.module, inputs, check_trace=False))
+        torch.jit.save(traced, str(path), _extra_files={FACTS: json.dumps(dict(facts))})
 
 
-def torchscript_runner(path: Path) -> Runner:
-    """Answer questions with a file on the CPU."""
+def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:
+    """Ask a file on the CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         network = torch.jit.load(str(path), map_location="cpu")
 
-    def run(inputs: tuple[np.ndarray, ...]) -> list[np.ndarray]:
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            return [output.numpy() for output in network(*(torch.from_numpy(array) for array in inputs))]
+            answers = network(*(torch.from_numpy(arrays[name]) for name in inputs))
+        return dict(zip(outputs, (answer.numpy() for answer in answers), strict=True))
 
     return run
 
 
+FORMAT = Format(
+    name="torchscript",
+    suffix=".pt",
+    precisions=("fp32", "fp16", "bf16"),
+    write=write,
+    open=open_file,
+    versions=dict,
+    models={"gin": "gin_torchscript"},
+)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
-    return run_export(argv, "python -m export.torchscript", "Export a checkpoint as one TorchScript file.", export)
+    arguments = make_parser("Export a checkpoint as TorchScript files.", FORMAT).parse_args(argv)
+    return run_export(arguments, FORMAT)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def _obstacle(folder: Path) -> str:
     versions = [path for path in folder.iterdir() if path.name.isdigit()]
     wanted = FILES.get(backend, ())
     if folder.name == "gin_prepare":
-        wanted = (*wanted, "preparation.json")
+        wanted = (*wanted, "vocabulary.json")
     for name in wanted:
         if not any((version / name).is_file() for version in versions):
             return f"{folder / '1' / name} does not exist; run `{EXPORT}`"

@@ -94,8 +94,9 @@ class ScoreFirst(nn.Module):
         return self.head(pyramid, expressions)
 
     def scores(self, pyramid: Sequence[Tensor], expressions: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Score logits (N, A) as `Head.forward` gives them, and the hidden maps that `deltas_at` wants."""
-        maps = self.head.read(pyramid, expressions)
+        """Score logits (N, A) as `Head.forward` gives them, and the hidden maps that `deltas_at` wants. They are in the
+        precision of the score's weights, whatever that of the head is."""
+        maps = [hidden.to(self.score.weight.dtype) for hidden in self.head.read(pyramid, expressions)]
         logits = [self.score(hidden).permute(0, 2, 3, 1).reshape(hidden.shape[0], -1) for hidden in maps]
         return torch.cat(logits, dim=1), maps
 

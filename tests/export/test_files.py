@@ -1,108 +1,167 @@
 """Exported files answer as the checkpoint, and a file that does not is not written."""
 
+import dataclasses
 import json
-from collections.abc import Callable
+import shutil
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import onnx as onnx_format
 import pytest
 import torch
 
-from export import onnx, torchscript
-from export.parity import ParityError, Runner
-from export.served import DYNAMIC_AXES, INPUTS, OUTPUTS, ServedNetwork, make_question
+from export import onnx
+from export.build import ask, publish
+from export.command import export_to_repository
+from export.formats import Format
+from export.graphs import ANSWERS, FREE_AXES, INPUTS, make_graphs
+from export.manifest import MANIFEST, hash_file
+from export.parity import ParityError
+from export.questions import arrays, make_question
 from model.checkpoint import Checkpoint
 from model.preparation import Preparation
+from tests.export.conftest import MODULES
 
-FORMATS: dict[str, tuple[ModuleType, str, Callable[[Path], Runner]]] = {
-    "onnx": (onnx, "gin_onnx/1/model.onnx", onnx.onnx_runner),
-    "torchscript": (torchscript, "gin_torchscript/1/model.pt", torchscript.torchscript_runner),
-}
+CASES = [(1, [1]), (1, [2]), (3, [1, 2, 25, 50, 49]), (1, [50] * 9), (5, [3, 3]), (2, [13])]
 
 
-@pytest.fixture(scope="module", params=FORMATS)
-def exported(
-    request: pytest.FixtureRequest, checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Runner, dict[str, Any]]:
-    """The folder of an exported file, a way to ask it, and the report."""
-    module, name, runner = FORMATS[request.param]
-    repository = tmp_path_factory.mktemp(request.param)
-    report = module.export(checkpoint, repository)
-    return (repository / name).parent, runner(repository / name), report
-
-
-@pytest.mark.parametrize(
-    ("images", "lengths"), [(1, [1]), (1, [2]), (3, [1, 2, 25, 50, 49]), (1, [50] * 9), (5, [3, 3]), (2, [13])]
-)
-def test_answers_as_pytorch(
-    exported: tuple[Path, Runner, dict[str, Any]], checkpoint: Checkpoint, images: int, lengths: list[int]
-) -> None:
-    """Any number of images, expressions and words: the same boxes, scores, attention and winning anchors."""
+@pytest.mark.parametrize(("images", "lengths"), CASES)
+def test_answers_as_pytorch(exported: Path, kind: Format, checkpoint: Checkpoint, images: int, lengths: list) -> None:
+    """Any number of images, expressions and words: the same boxes, scores, attention and winning anchors, from the
+    whole graph and from its two parts."""
+    graphs = make_graphs(checkpoint.network())
     question = make_question(checkpoint, images, lengths, seed=100)
-    with torch.inference_mode():
-        expected = [output.numpy() for output in ServedNetwork(checkpoint.network())(*question.tensors)]
-    boxes, scores, attention, anchors = exported[1](tuple(tensor.numpy() for tensor in question.tensors))
-    np.testing.assert_allclose(boxes, expected[0], atol=0.05)
-    np.testing.assert_allclose(scores, expected[1], atol=1e-4)
-    np.testing.assert_allclose(attention, expected[2], atol=1e-4)
-    np.testing.assert_array_equal(anchors, expected[3])
-    assert np.ptp(expected[0], axis=0).max() > 1 or len(lengths) == 1  # the answers differ, so this says something
+    expected, asked = arrays(graphs["gin"](question)), arrays(question)
+    files = {name: exported / f"{name}{kind.suffix}" for name in graphs}
+    files = {name: path for name, path in files.items() if path.exists()}
+    runners = {name: kind.open(path, graphs[name].inputs, graphs[name].outputs) for name, path in files.items()}
+    given = ask(runners, asked)
+    for answers in (given["gin"], given.get("gin_expression", given["gin"])):
+        np.testing.assert_allclose(answers["boxes"], expected["boxes"], atol=0.05)
+        np.testing.assert_allclose(answers["scores"], expected["scores"], atol=1e-4)
+        np.testing.assert_allclose(answers["attention"], expected["attention"], atol=1e-4)
+        np.testing.assert_array_equal(answers["anchors"], expected["anchors"])
+    assert np.ptp(expected["boxes"], axis=0).max() > 1 or len(lengths) == 1  # they differ, so this says something
 
 
-def test_report(exported: tuple[Path, Runner, dict[str, Any]]) -> None:
-    """The comparison lies beside the file: differences, winning anchors, box IoU, versions."""
-    folder, _, report = exported
-    assert json.loads((folder / "parity.json").read_text()) == report
-    assert report["same_anchor"] == 1
-    assert report["lowest_iou"] > 0.99
-    assert report["boxes"] <= 0.05
-    assert {path.name for path in folder.iterdir()} >= {"parity.json", Path(report["file"]).name}
-    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+def test_manifest(exported: Path, kind: Format, checkpoint_path: Path) -> None:
+    """Beside the files lies what they are: the checkpoint's hash and theirs, the comparison, limits and versions."""
+    manifest = json.loads((exported / MANIFEST).read_text())
+    assert manifest["checkpoint"] == hash_file(checkpoint_path)
+    assert manifest["files"].keys() == {path.name for path in exported.iterdir()} - {MANIFEST}
+    assert manifest["versions"]["torch"] == torch.__version__
+    for name, graph in manifest["graphs"].items():
+        assert manifest["files"][graph["file"]] == hash_file(exported / f"{name}{kind.suffix}")
+    assert manifest["graphs"]["gin"]["parity"]["same_anchor"] == 1
+    assert manifest["graphs"]["gin"]["parity"]["boxes"] <= manifest["limits"]["boxes"]
+    for name, fact in {"gin_image": "features", "gin_expression": "boxes"}.items():
+        if name in manifest["graphs"]:
+            assert manifest["graphs"][name]["parity"][fact] <= manifest["limits"][fact]
+    vocabulary = Preparation.load(exported / "vocabulary.json")
+    assert vocabulary.image_size == manifest["image_size"]
 
 
-def test_onnx_graph(checkpoint: Checkpoint, tmp_path: Path) -> None:
-    """Inputs, outputs and free axes are the contract's; nothing in the graph is random; preparing is described."""
-    onnx.export(checkpoint, tmp_path)
-    graph = onnx_format.load(tmp_path / "gin_onnx" / "1" / "model.onnx").graph
-    assert tuple(value.name for value in graph.input) == INPUTS
-    assert tuple(value.name for value in graph.output) == OUTPUTS
-    for value in graph.input:
-        axes = [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-        free = {axis: name for axis, name in enumerate(axes) if isinstance(name, str)}
-        assert free == DYNAMIC_AXES[value.name]
-    assert not {node.op_type for node in graph.node} & {"Dropout", "RandomNormal", "RandomUniform", "Bernoulli", "Loop"}
-    preparation = Preparation.load(tmp_path / "gin_prepare" / "1" / "preparation.json")
-    assert preparation.vocabulary.words == checkpoint.vocabulary.words
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+def test_onnx_graph(exported: Path, checkpoint_path: Path) -> None:
+    """Inputs, outputs and free axes are the contract's; nothing in the graph is random; it says where it is from."""
+    for name in ("gin", "gin_image", "gin_expression"):
+        model = onnx_format.load(exported / f"{name}.onnx")
+        for value in model.graph.input:
+            axes = [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+            free = {axis: letter for axis, letter in enumerate(axes) if isinstance(letter, str)}
+            assert free == FREE_AXES[value.name]
+        random = {"Dropout", "RandomNormal", "RandomUniform", "Bernoulli", "Loop"}
+        assert not {node.op_type for node in model.graph.node} & random
+        facts = {entry.key: entry.value for entry in model.metadata_props}
+        assert facts == {
+            "graph": name,
+            "checkpoint": hash_file(checkpoint_path),
+            "precision": "fp32",
+            "image_size": "64",
+        }
+        assert model.ir_version == 8
+    whole = onnx_format.load(exported / "gin.onnx").graph
+    assert tuple(value.name for value in whole.input) == INPUTS
+    assert tuple(value.name for value in whole.output) == ANSWERS
 
 
-@pytest.mark.parametrize("name", FORMATS)
+def test_other_sizes(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same weights for larger pictures; a size that the network cannot have is named."""
+    assert onnx.main([str(checkpoint_path), "--size", "96", "--repository", str(tmp_path)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["graphs"]["gin"]["parity"]["same_anchor"] == 1
+    assert Preparation.load(tmp_path / "gin_prepare" / "1" / "vocabulary.json").image_size == 96
+    assert onnx.main([str(checkpoint_path), "--size", "100", "--out", str(tmp_path / "odd")]) == 2
+    assert "image_size is 100; it must be a multiple of 32" in capsys.readouterr().err
+    assert not [path for path in (tmp_path / "odd").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("name", ["onnx", "torchscript"])
+def test_half_precision(name: str, checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """fp16 files are half as large, take and give what the others do, and name what is kept in fp32."""
+    command = [str(checkpoint_path), "--precision", "fp16", "--repository", str(tmp_path)]
+    assert MODULES[name].main(command) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["kept_in_fp32"] == ["expression", "head.score", "head.deltas"]
+    assert 0 < report["graphs"]["gin"]["parity"]["scores"] <= 0.02
+    assert report["graphs"]["gin"]["parity"]["mean_iou"] >= 0.98
+
+
+@pytest.mark.parametrize("name", ["onnx", "torchscript"])
 def test_wrong_file_is_not_written(
-    name: str, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, checkpoint: Checkpoint, checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the exported network differs in one weight, the export fails, leaves nothing, and a former file stays."""
-    module, place, _ = FORMATS[name]
-    former = tmp_path / place
+    kind = MODULES[name].FORMAT
+    former = tmp_path / kind.models["gin"] / "1" / f"model{kind.suffix}"
     former.parent.mkdir(parents=True)
     former.write_bytes(b"former")
-    write = getattr(module, f"write_{name}")
     bias = checkpoint.weights["head.output.bias"].clone()
     bias[4::5] += torch.linspace(0, 0.5, len(bias) // 5)
-    changed = Checkpoint(checkpoint.config, checkpoint.vocabulary, checkpoint.weights | {"head.output.bias": bias})
-    monkeypatch.setattr(module, f"write_{name}", lambda _, path: write(changed, path))
+    changed = dataclasses.replace(checkpoint, weights=checkpoint.weights | {"head.output.bias": bias})
+    monkeypatch.setattr("export.build.rewrite", lambda _: changed.network())
     with pytest.raises(ParityError, match="differently"):
-        module.export(checkpoint, tmp_path)
+        export_to_repository(checkpoint_path, kind, tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [former]
     assert former.read_bytes() == b"former"
-    assert [path.name for path in former.parent.iterdir()] == [former.name]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", MODULES)
 def test_not_a_checkpoint(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A text file, or none, is refused in one line; exit code 2."""
-    module = FORMATS[name][0]
     (tmp_path / "text.pth").write_text("hello")
     for path in (tmp_path / "text.pth", tmp_path / "nowhere.pth"):
-        assert module.main([str(path), "--repository", str(tmp_path)]) == 2
+        assert MODULES[name].main([str(path), "--out", str(tmp_path / "out")]) == 2
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_limits_are_arguments(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file beyond a limit is named with the limit and not written; exit code 1."""
+    command = [str(checkpoint_path), "--precision", "fp16", "--scores", "1e-9", "--repository", str(tmp_path / "out")]
+    assert onnx.main(command) == 1
+    message = capsys.readouterr().err
+    assert "scores" in message
+    assert "(limit 1e-09)" in message
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_target_that_cannot_be_written(
+    checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file where the folder should be: one line, exit code 2."""
+    (tmp_path / "out").write_text("a file")
+    assert onnx.main([str(checkpoint_path), "--out", str(tmp_path / "out")]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert "out" in message
+
+
+def test_the_manifest_comes_last(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between two files, what lies there is not believed: the manifest is the former one or none."""
+    staged, target = tmp_path / "staged", tmp_path / "target"
+    shutil.copytree(exported, staged)
+    moved: list[str] = []
+    monkeypatch.setattr("export.build.os.replace", lambda one, _: moved.append(Path(one).name))
+    publish(staged, target)
+    assert moved[-1] == MANIFEST
+    assert set(moved) == {path.name for path in exported.iterdir()}

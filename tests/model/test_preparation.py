@@ -60,8 +60,8 @@ def test_image(preparation: Preparation, jpeg: bytes) -> None:
 
 def test_round_trip(preparation: Preparation, tmp_path: Path) -> None:
     """What is saved for the server is what it loads."""
-    preparation.save(tmp_path / "preparation.json")
-    loaded = Preparation.load(tmp_path / "preparation.json")
+    preparation.save(tmp_path / "vocabulary.json")
+    loaded = Preparation.load(tmp_path / "vocabulary.json")
     assert loaded.vocabulary.words == preparation.vocabulary.words
     assert (loaded.image_size, loaded.resize_filter, loaded.max_words) == (64, "bilinear", 50)
 

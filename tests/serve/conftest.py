@@ -8,11 +8,11 @@ import pytest
 
 from client.library import Client
 from export import onnx
-from model.checkpoint import Checkpoint
+from export.command import export_to_repository
 from serve import Server
 
 COMMITTED = Path(__file__).parent.parent.parent / "triton_repo"
-BUILT = ("model.onnx", "model.pt", "preparation.json", "parity.json")
+BUILT = ("model.onnx", "model.pt", "vocabulary.json", "manifest.json", "questions.npz")
 
 
 def copy_repository(target: Path) -> Path:
@@ -22,10 +22,10 @@ def copy_repository(target: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def repository(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository that the small network was exported into."""
     folder = copy_repository(tmp_path_factory.mktemp("serve") / "triton_repo")
-    onnx.export(checkpoint, folder)
+    export_to_repository(checkpoint_path, onnx.FORMAT, folder)
     return folder
 
 

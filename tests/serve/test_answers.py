@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from client.library import Client
-from export.served import ServedNetwork
+from export.graphs import make_graphs
 from model.checkpoint import Checkpoint
 from serve import Server
 
@@ -34,7 +34,7 @@ def in_pytorch(checkpoint: Checkpoint, image: bytes, expressions: Sequence[str])
     ids, lengths = checkpoint.preparation.expressions(expressions)
     arrays = pixels[None], ids, lengths, np.zeros(len(ids), dtype=np.int64), np.array([size])
     with torch.inference_mode():
-        outputs = ServedNetwork(checkpoint.network())(*(torch.from_numpy(array) for array in arrays))
+        outputs = make_graphs(checkpoint.network())["gin"].module(*(torch.from_numpy(array) for array in arrays))
     return [output.numpy() for output in outputs]
 
 

@@ -6,7 +6,7 @@ import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from export.served import INPUTS, OUTPUTS
+from export.graphs import ANSWERS, INPUTS
 from serve.repository import RepositoryError, select_models
 from tests.serve.conftest import COMMITTED, copy_repository
 
@@ -24,8 +24,8 @@ def names(tensors: list) -> list[str]:
 def test_network_configurations() -> None:
     """Both network models have the exported files' inputs and outputs."""
     assert names(config("gin_onnx").input) == names(config("gin_torchscript").input) == list(INPUTS)
-    assert names(config("gin_onnx").output) == list(OUTPUTS)
-    assert names(config("gin_torchscript").output) == [f"{name}__{n}" for n, name in enumerate(OUTPUTS)]
+    assert names(config("gin_onnx").output) == list(ANSWERS)
+    assert names(config("gin_torchscript").output) == [f"{name}__{n}" for n, name in enumerate(ANSWERS)]
 
 
 def test_ensemble_fits_its_members() -> None:
@@ -70,11 +70,11 @@ def built(tmp_path: Path) -> Path:
     """A repository with every file that is looked for, all empty."""
     folder = copy_repository(tmp_path / "triton_repo")
     (folder / "gin_onnx" / "1" / "model.onnx").touch()
-    (folder / "gin_prepare" / "1" / "preparation.json").touch()
+    (folder / "gin_prepare" / "1" / "vocabulary.json").touch()
     return folder
 
 
-@pytest.mark.parametrize("file", ["gin_onnx/1/model.onnx", "gin_prepare/1/preparation.json", "gin_prepare/1/model.py"])
+@pytest.mark.parametrize("file", ["gin_onnx/1/model.onnx", "gin_prepare/1/vocabulary.json", "gin_prepare/1/model.py"])
 def test_each_part_is_needed(built: Path, file: str) -> None:
     """Any missing file of a part of `gin` is named with the model that needs it."""
     (built / file).unlink()

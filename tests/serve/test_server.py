@@ -11,7 +11,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from export.served import INPUTS
+from export.graphs import INPUTS
 from serve import Server, ServerError
 from serve.server import PortInUse
 

@@ -21,7 +21,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Read the facts that the export wrote."""
-        path = Path(args["model_repository"]) / args["model_version"] / "preparation.json"
+        path = Path(args["model_repository"]) / args["model_version"] / "vocabulary.json"
         try:
             self.preparation = Preparation.load(path)
         except Exception as error:

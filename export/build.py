@@ -1,0 +1,184 @@
+"""From a checkpoint to files that were compared with it, in a folder where nothing is kept unless all of it holds."""
+
+import contextlib
+import dataclasses
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from export.formats import Format
+from export.graphs import GRAPHS, Graph, make_graphs
+from export.manifest import MANIFEST, Recorded, hash_file, save_questions, write_manifest
+from export.parity import Comparison, Limits, Runner, check_report
+from export.precision import KEPT, lower
+from export.questions import Example, Question, arrays, made_up_questions, make_question
+from export.rewrite import REWRITINGS, rewrite
+from model.boxes import box_iou
+from model.checkpoint import Checkpoint
+
+STAGING = ".export-"
+VOCABULARY = "vocabulary.json"
+RECORDED = 2  # questions
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export. path: of the checkpoint. size: side of the input in pixels, or as trained. limits: what is
+    accepted. test: examples whose accuracy is compared too. calibration: real questions that int8 needs."""
+
+    path: Path
+    precision: str
+    limits: Limits
+    size: int | None = None
+    test: Sequence[Example] = ()
+    calibration: Sequence[Question] = ()
+
+    def load(self) -> Checkpoint:
+        """The checkpoint at the wanted size. Raises ValueError, InvalidCheckpoint or OSError."""
+        checkpoint = Checkpoint.load(self.path)
+        if self.size is None:
+            return checkpoint
+        config = dataclasses.replace(checkpoint.config, image_size=self.size)
+        return dataclasses.replace(checkpoint, config=config)
+
+
+@contextlib.contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """A folder inside `target` for files that are not to be believed yet; it is removed at the end, and what a killed
+    export left behind with it."""
+    target.mkdir(parents=True, exist_ok=True)
+    for leftover in target.glob(f"{STAGING}*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(dir=target, prefix=STAGING))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def build(request: Request, kind: Format, folder: Path, names: Collection[str] = GRAPHS) -> dict[str, Any]:
+    """Write graphs, their recorded questions and the manifest into an empty folder; returns what the manifest says of
+    them. names: which of `GRAPHS`; the expression part needs the image part. Raises ParityError, ValueError or OSError.
+    """
+    checkpoint = request.load()
+    original = make_graphs(checkpoint.network())
+    sha256 = hash_file(request.path)
+    facts = {"checkpoint": sha256, "precision": request.precision, "image_size": checkpoint.config.image_size}
+    exported = make_graphs(lower(rewrite(checkpoint.network()), request.precision))
+    exported = {name: exported[name] for name in names}
+    question = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=0)
+    example = question | original["gin_image"](question)
+    for name, graph in exported.items():
+        inside = {"graph": name, **{key: str(value) for key, value in facts.items()}}
+        kind.write(graph, example, folder / f"{name}{kind.suffix}", inside)
+    questions, more = list(made_up_questions(checkpoint)), {}
+    if request.precision == "int8":
+        assert kind.quantize
+        questions = list(request.calibration)  # noise is beyond what was calibrated
+        more = kind.quantize(folder, questions, request.limits)
+    runners = {
+        name: kind.open(folder / f"{name}{kind.suffix}", graph.inputs, graph.outputs)
+        for name, graph in exported.items()
+    }
+    parity = compare(original, runners, questions, request.test)
+    for report in parity.values():
+        check_report(report, request.limits)
+    for name, recorded in record(exported, runners, questions).items():
+        save_questions(folder / f"{name}.questions.npz", recorded)
+    checkpoint.preparation.save(folder / VOCABULARY)
+    described = {
+        name: {"file": f"{name}{kind.suffix}", "questions": f"{name}.questions.npz", "inputs": graph.inputs,
+               "outputs": graph.outputs, "parity": parity[name]}
+        for name, graph in exported.items()
+    }  # fmt: skip
+    facts |= {"kind": kind.name, "rewritings": list(REWRITINGS), "limits": dataclasses.asdict(request.limits)}
+    facts |= {"kept_in_fp32": list(KEPT) if request.precision in ("fp16", "bf16") else [], **more}
+    facts |= {"versions": {"python": platform.python_version(), "torch": torch.__version__, **kind.versions()}}
+    write_manifest(folder, facts, described)
+    return {**facts, "graphs": described}
+
+
+def compare(
+    original: dict[str, Graph], runners: dict[str, Runner], questions: Sequence[Question], test: Sequence[Example]
+) -> dict[str, dict[str, float]]:
+    """Ask the network and the files the same; the expression part is given the features of the image part's file.
+    Returns a report for each file."""
+    comparisons = {name: Comparison() for name in runners}
+    for question in [*questions, *(example.question for example in test)]:
+        asked = arrays(question)
+        expected = arrays(original["gin_image"](question)) | arrays(original["gin"](question))
+        for name, answers in ask(runners, asked).items():
+            comparisons[name].add({output: expected[output] for output in answers}, answers)
+    reports = {name: comparison.report() for name, comparison in comparisons.items()}
+    if test:
+        before = accuracy(lambda question: original["gin"](question)["boxes"], test)
+        after = accuracy(lambda question: torch.from_numpy(runners["gin"](arrays(question))["boxes"]), test)
+        reports["gin"] |= {"accuracy": after, "accuracy_fp32": before, "accuracy_drop": before - after}
+    return reports
+
+
+def ask(runners: dict[str, Runner], asked: dict[str, np.ndarray]) -> dict[str, dict[str, np.ndarray]]:
+    """The answers of each file to one question; the expression part is given the image part's features."""
+    answers: dict[str, dict[str, np.ndarray]] = {}
+    for name, run in runners.items():
+        answers[name] = run(asked | answers["gin_image"] if name == "gin_expression" else asked)
+    return answers
+
+
+def accuracy(find: Callable[[Question], Tensor], test: Sequence[Example]) -> float:
+    """Share of expressions whose box has IoU of at least 0.5 with the true one. find: boxes that answer a question."""
+    hits = [box_iou(find(example.question), example.boxes) >= 0.5 for example in test]
+    return float(torch.cat(hits).float().mean())
+
+
+def record(graphs: dict[str, Graph], runners: dict[str, Runner], questions: Sequence[Question]) -> dict[str, Recorded]:
+    """Questions to be asked again where the files are deployed, with the answers given here."""
+    recorded: dict[str, Recorded] = {name: [] for name in graphs}
+    for question in questions[:RECORDED]:
+        asked = arrays(question)
+        answers = ask(runners, asked)
+        for name, graph in graphs.items():
+            if name == "gin" or not recorded[name]:  # features are large: once is enough
+                given = asked | answers.get("gin_image", {})
+                recorded[name].append(({key: given[key] for key in graph.inputs}, answers[name]))
+    return recorded
+
+
+def publish(folder: Path, target: Path) -> None:
+    """Move all files of a staged folder into `target`, the manifest last: without it nothing is believed."""
+    target.mkdir(parents=True, exist_ok=True)
+    names = sorted((path.name for path in folder.iterdir()), key=lambda name: (name == MANIFEST, name))
+    for name in names:
+        os.replace(folder / name, target / name)
+
+
+def publish_models(folder: Path, report: dict[str, Any], kind: Format, repository: Path) -> list[Path]:
+    """Move the staged files to the models of a Triton repository that serve them, version 1; returns where they are."""
+    facts = {name: value for name, value in report.items() if name != "graphs"}
+    places = []
+    for part, model in kind.models.items():
+        version = repository / model / "1"
+        staged = folder / model
+        staged.mkdir()
+        graphs = {}
+        if part in report["graphs"]:
+            graph = report["graphs"][part]
+            served = {"file": f"model{kind.suffix}", "questions": "questions.npz"}
+            for key, name in served.items():
+                os.replace(folder / graph[key], staged / name)
+            graphs[part] = graph | served
+        else:
+            os.replace(folder / part, staged / part)
+        write_manifest(staged, facts, graphs)
+        publish(staged, version)
+        places.append(version)
+    return places

@@ -1,0 +1,84 @@
+"""Verify exported files against their manifest, before anything else opens them.
+
+    python -m export.check DIR
+
+DIR is what an export wrote: its --out folder or a Triton repository. First every file's SHA-256, so that nothing
+rotten, tampered or half-replaced is ever opened; then that all come from one checkpoint; then the recorded questions.
+Prints a line of JSON per manifest. Exit code 1 says that something does not hold, and names it.
+"""
+
+import argparse
+import importlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from export.formats import Format
+from export.manifest import MANIFEST, InvalidExport, load_questions, read_manifest
+from export.parity import Comparison, Limits, ParityError, check_report
+
+KINDS = ("onnx", "torchscript", "aot")
+
+
+def verify(folder: Path) -> list[dict[str, Any]]:
+    """Verify a folder and return what holds, per manifest. Raises InvalidExport, ParityError or OSError."""
+    folders = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*/[0-9]*/{MANIFEST}"))
+    folders = [path.parent if path.name == MANIFEST else path for path in folders]
+    if not folders:
+        raise InvalidExport(f"{folder} has no {MANIFEST}, nor a model with one")
+    manifests = {path: read_manifest(path) for path in folders}  # all hashes, before any file is opened
+    first, *others = manifests
+    for path in others:
+        if manifests[path]["checkpoint"] != manifests[first]["checkpoint"]:
+            raise InvalidExport(f"{path} and {first} were exported from different checkpoints")
+    return [{"folder": str(path), **_ask(path, manifest)} for path, manifest in manifests.items()]
+
+
+def _ask(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """Ask the graphs their recorded questions."""
+    kind = _format(manifest["kind"])
+    limits, parity = Limits(**manifest["limits"]), {}
+    for name, graph in manifest["graphs"].items():
+        try:
+            run = kind.open(folder / graph["file"], graph["inputs"], graph["outputs"])
+        except ValueError as error:
+            raise InvalidExport(str(error)) from None
+        comparison = Comparison()
+        for inputs, expected in load_questions(folder / graph["questions"]):
+            comparison.add(expected, run(inputs))
+        parity[name] = comparison.report()
+        try:
+            check_report(parity[name], limits)
+        except ParityError as error:
+            raise ParityError(f"{folder / graph['file']}: {error}") from None
+    facts = {name: manifest[name] for name in ("kind", "checkpoint", "precision", "image_size")}
+    return facts | {"files": sorted(manifest["files"]), "parity": parity}
+
+
+def _format(kind: str) -> Format:
+    if kind not in KINDS:
+        raise InvalidExport(f"the manifest is of kind {kind!r}; known: {', '.join(KINDS)}")
+    return importlib.import_module(f"export.{kind}").FORMAT  # so that checking ONNX needs nothing of the others
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m export.check", description="Verify exported files.")
+    parser.add_argument("folder", type=Path, metavar="DIR", help="what an export wrote, or a Triton repository")
+    arguments = parser.parse_args(argv)
+    try:
+        for line in verify(arguments.folder):
+            print(json.dumps(line))
+    except (InvalidExport, ParityError) as error:
+        print(f"python -m export.check: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"python -m export.check: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""The command line that the exports share."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+from export.build import Request, build, publish, publish_models, staging
+from export.formats import Format
+from export.graphs import GRAPHS
+from export.parity import LIMITS, Limits, ParityError
+from export.questions import read_examples
+
+REPOSITORY = Path(__file__).parent.parent / "triton_repo"
+CALIBRATION = 64  # pictures
+
+
+def make_parser(description: str, kind: Format) -> argparse.ArgumentParser:
+    """The arguments that all exports have, as far as the format offers them."""
+    parser = argparse.ArgumentParser(prog=f"python -m export.{kind.name}", description=description)
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint of this project")
+    where = parser.add_mutually_exclusive_group(required=not kind.models)
+    where.add_argument("--out", type=Path, metavar="DIR", help="write all graphs into this folder")
+    if kind.models:
+        to = "or into the models of this Triton repository (default: %(default)s)"
+        where.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help=to)
+    parser.add_argument("--precision", choices=kind.precisions, default="fp32", help="default: %(default)s")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (default: as trained)")
+    parser.add_argument("--test", type=Path, metavar="CSV", help="compare accuracy too; pictures: `images` beside it")
+    if kind.quantize:
+        calibration = "annotated pictures that int8 is calibrated on; pictures: `images` beside it"
+        parser.add_argument("--calibration", type=Path, metavar="CSV", help=calibration)
+    limits = parser.add_argument_group("limits", "what is accepted; defaults depend on the precision")
+    for field in dataclasses.fields(Limits):
+        defaults = ", ".join(f"{precision} {getattr(LIMITS[precision], field.name):g}" for precision in kind.precisions)
+        limits.add_argument(f"--{field.name.replace('_', '-')}", type=float, metavar="X", help=defaults)
+    return parser
+
+
+def run_export(arguments: argparse.Namespace, kind: Format) -> int:
+    """Export, print the report as one line of JSON; returns the exit code."""
+    program = f"python -m export.{kind.name}"
+    try:
+        print(json.dumps(_export(arguments, kind)))
+    except (OSError, ValueError) as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return 2
+    except ParityError as error:
+        print(f"{program}: {error}; nothing was written", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _export(arguments: argparse.Namespace, kind: Format) -> dict[str, object]:
+    calibrated = kind.quantize is not None and arguments.calibration is not None
+    if calibrated != (arguments.precision == "int8"):
+        raise ValueError("--precision int8 and --calibration CSV go together")
+    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Limits)}
+    limits = dataclasses.replace(
+        LIMITS[arguments.precision], **{name: value for name, value in given.items() if value is not None}
+    )
+    request = Request(arguments.checkpoint, arguments.precision, limits, arguments.size)
+    preparation = request.load().preparation
+    if arguments.test is not None:
+        request = dataclasses.replace(request, test=read_examples(arguments.test, preparation))
+    if calibrated:
+        examples = read_examples(arguments.calibration, preparation, CALIBRATION)
+        request = dataclasses.replace(request, calibration=[example.question for example in examples])
+    if arguments.out is None:
+        return _to_repository(request, kind, arguments.repository)
+    with staging(arguments.out) as folder:
+        report = build(request, kind, folder)
+        publish(folder, arguments.out)
+    return report | {"written": [str(arguments.out)]}
+
+
+def export_to_repository(checkpoint: Path, kind: Format, repository: Path) -> dict[str, object]:
+    """Export in fp32 as the command does without options. Raises ParityError, ValueError or OSError."""
+    return _to_repository(Request(checkpoint, "fp32", LIMITS["fp32"]), kind, repository)
+
+
+def _to_repository(request: Request, kind: Format, repository: Path) -> dict[str, object]:
+    with staging(repository) as folder:
+        report = build(request, kind, folder, [name for name in GRAPHS if name in kind.models])
+        places = publish_models(folder, report, kind, repository)
+    return report | {"written": [str(place) for place in places]}

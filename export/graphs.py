@@ -1,0 +1,140 @@
+"""The network as it is served: prepared pixels and word ids in, boxes in pixels out. One contract for all files.
+
+Three graphs: `gin_image` knows no language, so one result serves every expression about its images; `gin_expression`
+goes on from there; `gin` is both, for single questions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from export.rewrite.head import ScoreFirst
+from model.answer import pixels_to_images
+from model.boxes import clip_xyxy, decode_boxes, yxhw_to_yxyx, yxyx_to_xyxy
+from model.gin import GIN
+
+GRAPHS = ("gin_image", "gin_expression", "gin")
+FEATURES = ("features_8", "features_16", "features_32")  # by stride, finest first
+ASKED = ("expression_ids", "lengths", "image_index", "image_sizes")
+INPUTS = ("images", *ASKED)  # of both parts together
+ANSWERS = ("boxes", "scores", "attention", "anchors")
+FREE_AXES: dict[str, dict[int, str]] = {  # the other axes are constants of the graph
+    "images": {0: "B"},
+    **{name: {0: "B"} for name in FEATURES},
+    "expression_ids": {0: "N", 1: "T"},
+    "lengths": {0: "N"},
+    "image_index": {0: "N"},
+    "image_sizes": {0: "B"},
+    "boxes": {0: "N"},
+    "scores": {0: "N"},
+    "attention": {0: "N"},
+    "anchors": {0: "N"},
+}
+
+
+class ImagePart(nn.Module):
+    """B images to their features."""
+
+    def __init__(self, network: GIN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """images: uint8 (B, S, S, 3) RGB. Returns float32 (B, 3, C, h, w) per stride, or (B, C, h, w) without AFS."""
+        return tuple(features.float() for features in self.encode(images))
+
+    def encode(self, images: Tensor) -> list[Tensor]:
+        """The same in the network's own precision."""
+        return self.network.encode_image(pixels_to_images(images).to(precision_of(self.network)))
+
+
+class ExpressionPart(nn.Module):
+    """Features of B images and N expressions about them to one box per expression."""
+
+    def __init__(self, network: GIN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self,
+        features_8: Tensor,
+        features_16: Tensor,
+        features_32: Tensor,
+        expression_ids: Tensor,
+        lengths: Tensor,
+        image_index: Tensor,
+        image_sizes: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """features: as `ImagePart` gives them. expression_ids: int64 (N, T), padded at the end. lengths: int64 (N,).
+        image_index: int64 (N,). image_sizes: int64 (B, 2), height and width of the original images.
+
+        Returns boxes float32 (N, 4), x1, y1, x2, y2 in pixels of the original image, clipped to it; scores float32
+        (N,) in 0..1; attention float32 (N, S/8, S/8) in 0..1; anchors int64 (N,), which anchor won.
+        """
+        network, sizes = self.network, image_sizes[image_index]
+        dtype = precision_of(network)
+        features = [level.to(dtype) for level in (features_8, features_16, features_32)]
+        expressions = network.encode_expression(expression_ids, lengths).to(dtype)
+        pyramid, expressions, attention_logits = network.reason(features, expressions, image_index)
+        if isinstance(network.head, ScoreFirst):
+            logits, maps = network.head.scores(pyramid, expressions)
+            logits, best = logits.max(dim=1)
+            deltas = network.head.deltas_at(maps, best[:, None]).squeeze(1)
+        else:
+            all_logits, all_deltas = network.head(pyramid, expressions)
+            logits, best = all_logits.max(dim=1)
+            deltas = all_deltas.gather(1, best[:, None, None].expand(-1, 1, 4)).squeeze(1)
+        boxes = yxhw_to_yxyx(decode_boxes(deltas, network.anchors(pyramid).float()[best]))
+        boxes = clip_xyxy(yxyx_to_xyxy(boxes, sizes.to(boxes.dtype)), sizes)
+        return boxes, logits.sigmoid(), attention_logits[0].float().sigmoid(), best
+
+
+class Whole(nn.Module):
+    """B images and N expressions about them to one box per expression."""
+
+    def __init__(self, network: GIN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(
+        self, images: Tensor, expression_ids: Tensor, lengths: Tensor, image_index: Tensor, image_sizes: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See the two parts."""
+        features = ImagePart(self.network).encode(images)
+        return ExpressionPart(self.network)(*features, expression_ids, lengths, image_index, image_sizes)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph to export. inputs, outputs: names, in order. The axes in `FREE_AXES` are free."""
+
+    module: nn.Module
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run it. tensors: the inputs by name; others are left alone. Returns the outputs by name."""
+        with torch.no_grad():  # inference tensors could not be exported with
+            answers = self.module(*(tensors[name] for name in self.inputs))
+        return dict(zip(self.outputs, answers, strict=True))
+
+
+def make_graphs(network: GIN) -> dict[str, Graph]:
+    """The three graphs of a network, which is put into evaluation mode.
+
+    Raises ValueError for a network without GARAN, which has no attention to answer with.
+    """
+    if not network.config.garan:
+        raise ValueError("garan is false in this checkpoint; what is served answers GARAN's attention too")
+    return {
+        "gin_image": Graph(ImagePart(network).eval(), ("images",), FEATURES),
+        "gin_expression": Graph(ExpressionPart(network).eval(), (*FEATURES, *ASKED), ANSWERS),
+        "gin": Graph(Whole(network).eval(), INPUTS, ANSWERS),
+    }
+
+
+def precision_of(network: GIN) -> torch.dtype:
+    """What most of the network computes in."""
+    return next(network.backbone.parameters()).dtype

@@ -1,0 +1,85 @@
+"""The manifest beside exported files: what they are, their hashes, and how near to the checkpoint they answer."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = "gin-export-1"
+MANIFEST = "manifest.json"
+
+
+class InvalidExport(ValueError):
+    """Exported files that are not to be trusted; the message names the file and the cause."""
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_manifest(folder: Path, facts: Mapping[str, Any], graphs: Mapping[str, Any]) -> None:
+    """Describe all files of a folder. graphs: of each graph by name its `file`, `questions` and `parity`."""
+    files = {path.name: hash_file(path) for path in sorted(folder.iterdir()) if path.name != MANIFEST}
+    manifest = {"format": FORMAT, **facts, "graphs": graphs, "files": files}
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a folder whose files all have their hashes; nothing but bytes is read of them.
+
+    Raises InvalidExport naming the file that is missing or other than it was, or OSError.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise InvalidExport(f"{folder} has no {MANIFEST}")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known, files = manifest["format"], manifest["files"]
+        if known != FORMAT:
+            raise InvalidExport(f"{path} has format {known!r}; this version reads {FORMAT!r}")
+        for name, expected in files.items():
+            if Path(name).name != name:
+                raise InvalidExport(f"{path} names {name!r}, which is not a file of its folder")
+            if not (folder / name).is_file():
+                raise InvalidExport(f"{folder / name} does not exist")
+            if hash_file(folder / name) != expected:
+                raise InvalidExport(f"{folder / name} is not the file that was exported: its SHA-256 differs")
+        for graph in manifest["graphs"].values():
+            if not {graph["file"], graph["questions"]} <= files.keys():
+                raise InvalidExport(f"{path} names a graph whose files have no hash")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        if isinstance(error, InvalidExport):
+            raise
+        raise InvalidExport(f"{path} is damaged: {error!r}") from None
+    return manifest
+
+
+Recorded = list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]  # inputs and expected outputs by name
+
+
+def save_questions(path: Path, questions: Recorded) -> None:
+    """Write recorded questions as an .npz file."""
+    flat = {
+        f"{number}.{kind}.{name}": array
+        for number, (inputs, outputs) in enumerate(questions)
+        for kind, arrays in (("input", inputs), ("output", outputs))
+        for name, array in arrays.items()
+    }
+    np.savez_compressed(path, **flat)  # type: ignore[arg-type]
+
+
+def load_questions(path: Path) -> Recorded:
+    """Read what `save_questions` wrote; nothing in it is executed."""
+    questions: Recorded = []
+    with np.load(path, allow_pickle=False) as file:
+        for key in file.files:
+            number, kind, name = key.split(".")
+            while len(questions) <= int(number):
+                questions.append(({}, {}))
+            questions[int(number)][kind == "output"][name] = file[key]
+    return questions

@@ -1,0 +1,29 @@
+"""Networks that compute in half precision, with the parts that lose by it left in single precision."""
+
+import copy
+from typing import cast
+
+import torch
+
+from export.rewrite.head import ScoreFirst
+from model.gin import GIN
+
+HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+KEPT = (
+    "expression",  # costs nothing, and every later layer hears it
+    "head.score",  # near-tied anchors would tie: bf16 tells logits near -4 apart in steps of 1/32
+    "head.deltas",  # pixels of the box
+)
+
+
+def lower(network: GIN, precision: str) -> GIN:
+    """A copy of a rewritten network in "fp16" or "bf16", or the network itself."""
+    if precision not in HALVES:
+        return network
+    network = copy.deepcopy(network).to(HALVES[precision]).eval()
+    head = cast(ScoreFirst, network.head)
+    network.expression.float()
+    head.score.float()
+    for parameter in (head.deltas, head.deltas_bias):
+        parameter.data = parameter.data.float()
+    return network

@@ -1,0 +1,125 @@
+"""int8 by static calibration: convolutions per channel, layers that lose by it left out by measurement."""
+
+import contextlib
+import logging
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from export.graphs import ANSWERS, ASKED, FEATURES, INPUTS
+from export.parity import Comparison, Limits, ParityError, check_report
+from export.questions import Question, arrays
+from export.runtime import open_onnx
+
+MEASURED = 8  # pictures that losses are measured on
+Feeds = Sequence[dict[str, np.ndarray]]  # inputs of a graph by name
+
+
+class _Reader(CalibrationDataReader):
+    """Hands out feeds one after another."""
+
+    def __init__(self, feeds: Feeds) -> None:
+        self._left = iter(feeds)
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        """The next, or None."""
+        return next(self._left, None)
+
+
+class _Quantizer:
+    """One fp32 file and what its convolutions saw."""
+
+    def __init__(self, path: Path, feeds: Feeds, folder: Path) -> None:
+        self._path = folder / path.name
+        self._ranges = folder / f"{path.name}.ranges"
+        self._feeds = feeds
+        quant_pre_process(path, self._path, skip_symbolic_shape=True)
+        nodes = [node for node in onnx.load(self._path).graph.node if node.op_type == "Conv"]
+        self.layers: dict[str, list[str]] = {}  # by weight, which all graphs name alike and all levels share
+        for node in nodes:
+            self.layers.setdefault(node.input[1], []).append(node.name)
+
+    def write(self, out: Path, left_out: Collection[str] = (), only: Collection[str] = ()) -> None:
+        """Write the file with int8 convolutions, but for those left out, or with `only` those."""
+        with _quiet():
+            quantize_static(
+                self._path,
+                out,
+                _Reader(self._feeds),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=["Conv"],
+                nodes_to_quantize=[node for name in only for node in self.layers[name]],
+                nodes_to_exclude=[node for name in left_out for node in self.layers.get(name, ())],
+                calibration_cache_path=self._ranges,
+            )
+
+
+def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dict[str, Any]:
+    """Quantize the staged gin.onnx, gin_image.onnx and gin_expression.onnx in place.
+
+    The layers are put in order of what each loses alone, and the worst are left out, twice as many each time, until
+    the answers to the calibration's first pictures keep to the limits. Raises ParityError if no selection does.
+    """
+    asked = [arrays(question) for question in questions]
+    image = open_onnx(folder / "gin_image.onnx", ("images",), FEATURES)
+    whole = open_onnx(folder / "gin.onnx", INPUTS, ANSWERS)
+    expected = [whole(question) for question in asked[:MEASURED]]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        feeds = {
+            "gin": asked,
+            "gin_image": [{"images": question["images"]} for question in asked],
+            "gin_expression": [{name: question[name] for name in ASKED} | image(question) for question in asked],
+        }
+        quantizers = {name: _Quantizer(folder / f"{name}.onnx", feeds[name], work) for name in feeds}
+        trial = work / "trial.onnx"
+
+        def measure() -> dict[str, float]:
+            run = open_onnx(trial, INPUTS, ANSWERS)
+            comparison = Comparison()
+            for question, answers in zip(asked, expected, strict=False):
+                comparison.add(answers, run(question))
+            return comparison.report()
+
+        losses = {}
+        for layer in quantizers["gin"].layers:
+            quantizers["gin"].write(trial, only=[layer])
+            losses[layer] = measure()["scores"]
+        worst = sorted(losses, key=lambda name: -losses[name])
+        for count in (0, *(2**power for power in range(len(worst).bit_length()))):
+            left_out = worst[:count]
+            quantizers["gin"].write(trial, left_out)
+            report = measure()
+            with contextlib.suppress(ParityError):
+                check_report(report, limits)
+                break
+        else:
+            raise ParityError(f"no selection of layers keeps to the limits; the last trial: {report}")
+        for name, quantizer in quantizers.items():
+            quantized = work / f"{name}.int8.onnx"
+            facts = {entry.key: entry.value for entry in onnx.load(folder / f"{name}.onnx").metadata_props}
+            quantizer.write(quantized, left_out)
+            model = onnx.load(quantized)
+            onnx.helper.set_model_props(model, facts)
+            onnx.save(model, folder / f"{name}.onnx")
+    return {"int8_left_out": {name: losses[name] for name in left_out}, "int8_layers": len(losses) - len(left_out)}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the quantizer's advice off the screen."""
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)

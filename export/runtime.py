@@ -1,0 +1,24 @@
+"""Exported ONNX files asked in ONNX Runtime."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from export.parity import Runner
+
+
+def open_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:
+    """Ask a file on the CPU. Raises ValueError if ONNX Runtime lacks what the file needs."""
+    try:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's exceptions share no base but Exception
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"ONNX Runtime {onnxruntime.__version__} does not open {path.name}: {reason}") from None
+
+    def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        answers = session.run(list(outputs), {name: arrays[name] for name in inputs})
+        return dict(zip(outputs, answers, strict=True))
+
+    return run
