@@ -64,22 +64,21 @@ class _Quantizer:
 
 
 def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dict[str, Any]:
-    """Quantize the staged gin.onnx, gin_image.onnx and gin_expression.onnx in place.
+    """Quantize a folder's ONNX files in place; `gin` must be one of them.
 
     The layers are put in order of what each loses alone, and the worst are left out, twice as many each time, until
     the answers to the calibration's first pictures keep to the limits. Raises ParityError if no selection does.
     """
     asked = [arrays(question) for question in questions]
-    image = open_onnx(folder / "gin_image.onnx", ("images",), FEATURES)
     whole = open_onnx(folder / "gin.onnx", INPUTS, ANSWERS)
     expected = [whole(question) for question in asked[:MEASURED]]
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
-        feeds = {
-            "gin": asked,
-            "gin_image": [{"images": question["images"]} for question in asked],
-            "gin_expression": [{name: question[name] for name in ASKED} | image(question) for question in asked],
-        }
+        feeds = {"gin": asked}
+        if (folder / "gin_image.onnx").exists():
+            image = open_onnx(folder / "gin_image.onnx", ("images",), FEATURES)
+            feeds["gin_image"] = [{"images": question["images"]} for question in asked]
+            feeds["gin_expression"] = [{name: question[name] for name in ASKED} | image(question) for question in asked]
         quantizers = {name: _Quantizer(folder / f"{name}.onnx", feeds[name], work) for name in feeds}
         trial = work / "trial.onnx"
 

@@ -21,6 +21,7 @@ from export.questions import arrays, make_question
 from model.checkpoint import Checkpoint
 from model.preparation import Preparation
 from tests.export.conftest import MODULES
+from train.data.scenes import write_scenes
 
 CASES = [(1, [1]), (1, [2]), (3, [1, 2, 25, 50, 49]), (1, [50] * 9), (5, [3, 3]), (2, [13])]
 
@@ -105,6 +106,52 @@ def test_half_precision(name: str, checkpoint_path: Path, tmp_path: Path, capsys
     assert report["kept_in_fp32"] == ["expression", "head.score", "head.deltas"]
     assert 0 < report["graphs"]["gin"]["parity"]["scores"] <= 0.02
     assert report["graphs"]["gin"]["parity"]["mean_iou"] >= 0.98
+
+
+def test_int8(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Convolutions become int8 after calibration on annotated pictures, but for those whose loss is named."""
+    write_scenes(tmp_path / "scenes", 3, seed=0)
+    csv, repository = tmp_path / "scenes" / "scenes.csv", tmp_path / "repository"
+    command = [str(checkpoint_path), "--precision", "int8", "--calibration", str(csv), "--repository", str(repository)]
+    limits = ["--same-anchor", "0.3", "--mean-iou", "0.3", "--scores", "0.5", "--boxes", "1000"]  # it is not trained
+    assert onnx.main([*command, *limits]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["graphs"]["gin"]["parity"]["scores"] > 1e-6
+    assert report["int8_layers"] + len(report["int8_left_out"]) > 50
+    graph = onnx_format.load(repository / "gin_onnx" / "1" / "model.onnx").graph
+    weights = {value.name: value for value in graph.initializer}
+    quantized = [value for value in weights.values() if value.data_type == onnx_format.TensorProto.INT8]
+    assert len(quantized) >= report["int8_layers"]
+    scales = [weights[value.name.replace("_quantized", "_scale")] for value in quantized]
+    assert any(len(onnx_format.numpy_helper.to_array(scale)) > 1 for scale in scales)  # per channel
+
+
+def test_calibration_with_bad_rows(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A row that cannot be used, or no CSV at all, is named in one line before anything is exported; exit code 2."""
+    write_scenes(tmp_path / "scenes", 2, seed=0)
+    csv = tmp_path / "scenes" / "scenes.csv"
+    lines = csv.read_text().splitlines()
+    lines[2] = lines[2].replace(".jpg", ".nowhere")
+    csv.write_text("\n".join(lines))
+    command = [str(checkpoint_path), "--precision", "int8", "--out", str(tmp_path / "out")]
+    for more, cause in (
+        (["--calibration", str(csv)], "scenes.csv, row 1: there is no picture"),
+        (["--calibration", str(tmp_path / "none.csv")], "none.csv"),
+        ([], "--calibration"),
+    ):
+        assert onnx.main([*command, *more]) == 2
+        message = capsys.readouterr().err
+        assert len(message.splitlines()) == 1
+        assert cause in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_opset_that_is_not_known(checkpoint_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named, with those that are; exit code 2."""
+    with pytest.raises(SystemExit) as stopped:
+        onnx.main([str(checkpoint_path), "--opset", "99"])
+    assert stopped.value.code == 2
+    assert "invalid choice: 99 (choose from 18, 19, 20, 21, 22, 23)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["onnx", "torchscript"])
