@@ -2,11 +2,16 @@
 
 import platform
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+
+HERE = str(Path(__file__).parent)
+if sys.path[0] == HERE:  # where Python looks first, and would take export.py for the package of that name
+    sys.path[0] = str(Path(HERE).parent)
 
 
 def describe_machine(**versions: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from machine import describe_machine
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -41,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(name, f"{image:.2f}", f"{expression:.2f}", f"{image + expression:.2f}")
     Console().print(table)
     if arguments.record:
-        record = {"size": arguments.size, "words": WORDS, "multiply_accumulates": counts}
+        record = describe_machine() | {"size": arguments.size, "words": WORDS, "multiply_accumulates": counts}
         arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 

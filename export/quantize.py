@@ -32,7 +32,7 @@ class _Reader(CalibrationDataReader):
         return next(self._left, None)
 
 
-class _Quantizer:
+class Quantizer:
     """One fp32 file and what its convolutions saw."""
 
     def __init__(self, path: Path, feeds: Feeds, folder: Path) -> None:
@@ -79,7 +79,7 @@ def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dic
             image = open_onnx(folder / "gin_image.onnx", ("images",), FEATURES)
             feeds["gin_image"] = [{"images": question["images"]} for question in asked]
             feeds["gin_expression"] = [{name: question[name] for name in ASKED} | image(question) for question in asked]
-        quantizers = {name: _Quantizer(folder / f"{name}.onnx", feeds[name], work) for name in feeds}
+        quantizers = {name: Quantizer(folder / f"{name}.onnx", feeds[name], work) for name in feeds}
         trial = work / "trial.onnx"
 
         def measure() -> dict[str, float]:
