@@ -26,7 +26,7 @@ from export.parity import Runner
 
 
 def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mapping[str, str]) -> None:
-    """Export with all axes of `FREE_AXES` free, and compile. Raises ValueError where there is no compiler."""
+    """Export with all axes of `FREE_AXES` free, and compile. Raises ValueError where that is not possible."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise ValueError(f"there is no C++ compiler {compiler!r} on this machine (CXX names another)")
@@ -36,7 +36,11 @@ def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mappin
         warnings.simplefilter("ignore")  # of PyTorch's own deprecations
         program = torch.export.export(with_lstm(graph.module, LoopLSTM), inputs, dynamic_shapes=tuple(free.values()))
         options = {"aot_inductor.metadata": dict(facts), "freezing": True}
-        aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+        try:
+            aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+        except Exception as error:  # of the compiler, or of the disk
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(f"AOTInductor does not compile this network here: {reason}") from error
 
 
 def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:

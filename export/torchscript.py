@@ -5,6 +5,7 @@
 As `export.onnx`, with files .pt. PyTorch is retiring TorchScript in favour of `torch.export`; see `export.aot`.
 """
 
+import io
 import json
 import sys
 import warnings
@@ -29,7 +30,9 @@ def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mappin
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer warns of constants that are meant to be constant (anchors)
         traced = torch.jit.freeze(torch.jit.trace(graph.module, inputs, check_trace=False))
-        torch.jit.save(traced, str(path), _extra_files={FACTS: json.dumps(dict(facts))})
+        file = io.BytesIO()  # or a full disk would be a crash of PyTorch's and no OSError
+        torch.jit.save(traced, file, _extra_files={FACTS: json.dumps(dict(facts))})
+    path.write_bytes(file.getbuffer())
 
 
 def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -201,6 +202,24 @@ def test_target_that_cannot_be_written(
     message = capsys.readouterr().err
     assert len(message.splitlines()) == 1
     assert "out" in message
+
+
+@pytest.mark.parametrize("name", ["onnx", "torchscript"])
+def test_full_disk(name: str, checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No room for the file: one line, exit code 2; nothing half-written stays, and former files do."""
+    version = tmp_path / MODULES[name].FORMAT.models["gin"] / "1"
+    version.mkdir(parents=True)
+    (version / MANIFEST).write_text("former")
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, unlimited[1]))
+    try:
+        assert MODULES[name].main([str(checkpoint_path), "--repository", str(tmp_path)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert "File too large" in message
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [version / MANIFEST]
 
 
 def test_the_manifest_comes_last(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
