@@ -22,7 +22,6 @@ SMALL = ModelConfig(
     branch_width=8,
     map_width=16,
     pyramid_width=16,
-    pyramid_levels=(3, 4, 5, 6),
     head_width=16,
     head_layers=2,
 )
