@@ -1,11 +1,14 @@
 """What several test folders share: a small network with random weights, as a checkpoint file."""
 
 import io
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from model.checkpoint import Checkpoint
@@ -27,9 +30,41 @@ SMALL = ModelConfig(
 )
 
 
+Once = Callable[[str, Callable[[Path], None]], Path]
+
+
 @pytest.fixture(scope="session")
-def checkpoint() -> Checkpoint:
+def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
+    """Fill a folder of a given name, once for all processes that share these tests; nobody may change what is in it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+    def fill(name: str, make: Callable[[Path], None]) -> Path:
+        done, beginning = base / name, base / f"{name}.unfinished"
+        with FileLock(base / f"{name}.lock"):
+            if not done.exists():
+                beginning.mkdir(parents=True, exist_ok=True)
+                make(beginning)
+                beginning.rename(done)
+        return done
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(once: Once) -> Path:
     """A small network with random weights whose norms have seen images, so that images and words matter."""
+    return once("checkpoint", lambda folder: make_checkpoint().save(folder / "small.pth")) / "small.pth"
+
+
+@pytest.fixture(scope="session")
+def checkpoint(checkpoint_path: Path) -> Checkpoint:
+    """The same, read from its file."""
+    return Checkpoint.load(checkpoint_path)
+
+
+def make_checkpoint() -> Checkpoint:
+    """See `checkpoint_path`."""
     torch.manual_seed(0)
     network = GIN(SMALL, len(Vocabulary(WORDS))).train()
     ids = torch.randint(1, len(Vocabulary(WORDS)), (16, 5))
@@ -38,14 +73,6 @@ def checkpoint() -> Checkpoint:
             network(torch.rand(16, 3, 64, 64) * torch.rand(16, 3, 1, 1), ids, torch.randint(1, 6, (16,)))
         network.head.output.weight.mul_(5)
     return Checkpoint(SMALL, Vocabulary(WORDS), network.eval().state_dict())
-
-
-@pytest.fixture(scope="session")
-def checkpoint_path(checkpoint: Checkpoint, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same in a file."""
-    path = tmp_path_factory.mktemp("checkpoint") / "small.pth"
-    checkpoint.save(path)
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -10,19 +10,18 @@ from export.build import Request, build
 from export.formats import Format
 from export.graphs import GRAPHS
 from export.parity import LIMITS
+from tests.conftest import Once
 
 MODULES: dict[str, Any] = {"onnx": onnx, "torchscript": torchscript, "aot": aot}  # the commands
 
 
 @pytest.fixture(scope="session", params=MODULES)
-def exported(request: pytest.FixtureRequest, checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(request: pytest.FixtureRequest, checkpoint_path: Path, once: Once) -> Path:
     """A folder with all graphs in fp32, of AOTInductor, which compiles for a minute, the whole alone; its name is the
     format's."""
-    folder = tmp_path_factory.mktemp("exported") / request.param
-    folder.mkdir()
+    asked = Request(checkpoint_path, "fp32", LIMITS["fp32"])
     names = ["gin"] if request.param == "aot" else GRAPHS
-    build(Request(checkpoint_path, "fp32", LIMITS["fp32"]), MODULES[request.param].FORMAT, folder, names)
-    return folder
+    return once(request.param, lambda folder: build(asked, MODULES[request.param].FORMAT, folder, names))
 
 
 @pytest.fixture

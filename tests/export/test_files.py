@@ -11,7 +11,7 @@ import onnx as onnx_format
 import pytest
 import torch
 
-from export import onnx
+from export import onnx, torchscript
 from export.build import ask, publish
 from export.command import export_to_repository
 from export.formats import Format
@@ -89,11 +89,11 @@ def test_onnx_graph(exported: Path, checkpoint_path: Path) -> None:
 
 def test_other_sizes(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The same weights for larger pictures; a size that the network cannot have is named."""
-    assert onnx.main([str(checkpoint_path), "--size", "96", "--repository", str(tmp_path)]) == 0
+    assert torchscript.main([str(checkpoint_path), "--size", "96", "--out", str(tmp_path / "larger")]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["graphs"]["gin"]["parity"]["same_anchor"] == 1
-    assert Preparation.load(tmp_path / "gin_prepare" / "1" / "vocabulary.json").image_size == 96
-    assert onnx.main([str(checkpoint_path), "--size", "100", "--out", str(tmp_path / "odd")]) == 2
+    assert Preparation.load(tmp_path / "larger" / "vocabulary.json").image_size == 96
+    assert torchscript.main([str(checkpoint_path), "--size", "100", "--out", str(tmp_path / "odd")]) == 2
     assert "image_size is 100; it must be a multiple of 32" in capsys.readouterr().err
     assert not [path for path in (tmp_path / "odd").rglob("*") if path.is_file()]
 
@@ -186,7 +186,7 @@ def test_not_a_checkpoint(name: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_limits_are_arguments(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A file beyond a limit is named with the limit and not written; exit code 1."""
     command = [str(checkpoint_path), "--precision", "fp16", "--scores", "1e-9", "--repository", str(tmp_path / "out")]
-    assert onnx.main(command) == 1
+    assert torchscript.main(command) == 1
     message = capsys.readouterr().err
     assert "scores" in message
     assert "(limit 1e-09)" in message

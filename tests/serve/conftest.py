@@ -10,6 +10,7 @@ from client.library import Client
 from export import onnx
 from export.command import export_to_repository
 from serve import Server
+from tests.conftest import Once
 
 COMMITTED = Path(__file__).parent.parent.parent / "triton_repo"
 BUILT = ("model.onnx", "model.pt", "vocabulary.json", "manifest.json", "questions.npz")
@@ -22,11 +23,13 @@ def copy_repository(target: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def repository(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def repository(checkpoint_path: Path, once: Once) -> Path:
     """A repository that the small network was exported into."""
-    folder = copy_repository(tmp_path_factory.mktemp("serve") / "triton_repo")
-    export_to_repository(checkpoint_path, onnx.FORMAT, folder)
-    return folder
+
+    def fill(folder: Path) -> None:
+        export_to_repository(checkpoint_path, onnx.FORMAT, copy_repository(folder / "triton_repo"))
+
+    return once("serve", fill) / "triton_repo"
 
 
 @pytest.fixture(scope="session")
