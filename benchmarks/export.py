@@ -33,7 +33,7 @@ from export.parity import Runner
 from export.precision import lower
 from export.quantize import Quantizer
 from export.questions import Question, arrays, make_question
-from export.rewrite import rewrite
+from export.rewrite import rewrite, rewritings_for
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.gin import GIN
@@ -88,7 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_ways(checkpoint: Checkpoint, question: Question, folder: Path) -> dict[str, Callable[[], Any]]:
     """Every way to ask, by name."""
     original = make_graphs(checkpoint.network())
-    rewritten = make_graphs(rewrite(checkpoint.network()))
+    rewritten, convolutional = (
+        make_graphs(rewrite(checkpoint.network(), rewritings_for(precision))) for precision in ("fp32", "int8")
+    )
     asked = arrays(question)
     example = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=1)
     example |= original["gin_image"](example)
@@ -100,7 +102,7 @@ def make_ways(checkpoint: Checkpoint, question: Question, folder: Path) -> dict[
 
     files = {name: export(rewritten[name], onnx.FORMAT, name) for name in GRAPHS}
     asked |= files["gin_image"](asked)
-    int8 = {name: quantized(name, rewritten[name], checkpoint, files["gin_image"], folder) for name in GRAPHS}
+    int8 = {name: quantized(name, convolutional[name], checkpoint, files["gin_image"], folder) for name in GRAPHS}
     ways: dict[str, Callable[[], Any]] = {
         ORIGINAL: lambda: original["gin"](question),
         "PyTorch eager, rewritten": lambda: rewritten["gin"](question),
@@ -111,21 +113,25 @@ def make_ways(checkpoint: Checkpoint, question: Question, folder: Path) -> dict[
     }
     for title, kind in (("TorchScript", torchscript.FORMAT), ("AOTInductor", aot.FORMAT)):
         for precision in ("fp32", "bf16"):
-            graph = make_graphs(lower(rewrite(checkpoint.network()), precision))["gin"]
+            network = rewrite(checkpoint.network(), rewritings_for(precision))
+            graph = make_graphs(lower(network, precision))["gin"]
             run = export(graph, kind, f"gin.{precision}")
             ways[f"{title}, {precision}"] = lambda run=run: run(asked)  # type: ignore[misc]
     return ways
 
 
 def quantized(name: str, graph: Graph, checkpoint: Checkpoint, image_part: Runner, folder: Path) -> Runner:
-    """An int8 copy of an ONNX file."""
+    """A graph as an ONNX file in int8."""
+    example = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=1)
+    example |= {key: torch.from_numpy(value) for key, value in image_part(arrays(example)).items()}
+    onnx.FORMAT.write(graph, example, folder / f"{name}.convolutional.onnx", {})
     feeds: list[Inputs] = []
     for seed in range(CALIBRATED):
         asked = arrays(make_question(checkpoint, images=1, lengths=ASKED, seed=seed))
         asked |= image_part(asked)
         feeds.append({key: asked[key] for key in graph.inputs})
     with tempfile.TemporaryDirectory() as temporary:
-        Quantizer(folder / f"{name}.onnx", feeds, Path(temporary)).write(folder / f"{name}.int8.onnx", LEFT_OUT)
+        Quantizer(folder / f"{name}.convolutional.onnx", feeds, Path(temporary)).write(folder / f"{name}.int8.onnx", LEFT_OUT)
     return onnx.FORMAT.open(folder / f"{name}.int8.onnx", graph.inputs, graph.outputs)
 
 

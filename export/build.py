@@ -21,7 +21,7 @@ from export.manifest import MANIFEST, Recorded, hash_file, save_questions, write
 from export.parity import Comparison, Limits, Runner, check_report
 from export.precision import KEPT, lower
 from export.questions import Example, Question, arrays, made_up_questions, make_question
-from export.rewrite import REWRITINGS, rewrite
+from export.rewrite import rewrite, rewritings_for
 from model.boxes import box_iou
 from model.checkpoint import Checkpoint
 
@@ -73,7 +73,8 @@ def build(request: Request, kind: Format, folder: Path, names: Collection[str] =
     original = make_graphs(checkpoint.network())
     sha256 = hash_file(request.path)
     facts = {"checkpoint": sha256, "precision": request.precision, "image_size": checkpoint.config.image_size}
-    exported = make_graphs(lower(rewrite(checkpoint.network()), request.precision))
+    rewritings = rewritings_for(request.precision)
+    exported = make_graphs(lower(rewrite(checkpoint.network(), rewritings), request.precision))
     exported = {name: exported[name] for name in names}
     question = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=0)
     example = question | original["gin_image"](question)
@@ -100,7 +101,7 @@ def build(request: Request, kind: Format, folder: Path, names: Collection[str] =
                "outputs": graph.outputs, "parity": parity[name]}
         for name, graph in exported.items()
     }  # fmt: skip
-    facts |= {"kind": kind.name, "rewritings": list(REWRITINGS), "limits": dataclasses.asdict(request.limits)}
+    facts |= {"kind": kind.name, "rewritings": rewritings, "limits": dataclasses.asdict(request.limits)}
     facts |= {"kept_in_fp32": list(KEPT) if request.precision in ("fp16", "bf16") else [], **more}
     facts |= {"versions": {"python": platform.python_version(), "torch": torch.__version__, **kind.versions()}}
     write_manifest(folder, facts, described)

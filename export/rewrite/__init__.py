@@ -10,6 +10,7 @@ from export.rewrite.head import score_first, split_head
 from export.rewrite.keys import absorb_keys
 from export.rewrite.norms import fold_norms
 from export.rewrite.upsampling import convolve_before_upsampling
+from export.rewrite.winograd import winograd
 from model.gin import GIN
 
 REWRITINGS: dict[str, Callable[[GIN], GIN]] = {
@@ -17,8 +18,15 @@ REWRITINGS: dict[str, Callable[[GIN], GIN]] = {
     "upsampling": convolve_before_upsampling,
     "keys": absorb_keys,
     "split-head": split_head,
+    "winograd": winograd,
     "winner": score_first,
 }
+SINGLE_PRECISION = ("winograd",)  # the others suit any
+
+
+def rewritings_for(precision: str) -> tuple[str, ...]:
+    """Names of the rewritings that suit a precision of the export."""
+    return tuple(name for name in REWRITINGS if precision == "fp32" or name not in SINGLE_PRECISION)
 
 
 def rewrite(network: GIN, names: Iterable[str] = tuple(REWRITINGS)) -> GIN:

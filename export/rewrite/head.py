@@ -75,7 +75,8 @@ class SplitHead(nn.Module):
 class ScoreFirst(nn.Module):
     """Stands in for any head: scores everywhere, box deltas where they are asked for."""
 
-    def __init__(self, head: Head | SplitHead, anchors_per_cell: int) -> None:
+    def __init__(self, head: Head, anchors_per_cell: int) -> None:
+        """head: a `Head`, or what stands in for one."""
         super().__init__()
         self.head, self.anchors_per_cell = head, anchors_per_cell
         output = head.output
@@ -137,6 +138,6 @@ def split_head(network: GIN) -> GIN:
 def score_first(network: GIN) -> GIN:
     """Let the head give scores first and deltas on request."""
     network = copy.deepcopy(network).eval()
-    if isinstance(network.head, Head | SplitHead):
-        network.head = ScoreFirst(network.head, network.config.anchors_per_cell)
+    if not isinstance(network.head, ScoreFirst):
+        network.head = ScoreFirst(cast(Head, network.head), network.config.anchors_per_cell)
     return network

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from export.rewrite import REWRITINGS, rewrite
 from export.rewrite.head import ScoreFirst
@@ -14,7 +15,7 @@ from model.gin import GIN
 from tests.conftest import SMALL
 
 SIZES = [(64, 64), (96, 160), (32, 64), (160, 32)]
-CHOICES = [*((name,) for name in REWRITINGS), tuple(REWRITINGS)]
+CHOICES = [*((name,) for name in REWRITINGS if name != "winograd"), ("split-head", "winograd"), tuple(REWRITINGS)]
 
 
 def make_network(**changes: Any) -> GIN:
@@ -92,6 +93,18 @@ def test_deltas_on_request(size: tuple[int, int]) -> None:
         index = torch.arange(anchors).expand(4, -1)
         torch.testing.assert_close(scores, whole.score_logits, atol=1e-12, rtol=0)
         torch.testing.assert_close(network.head.deltas_at(maps, index), whole.box_deltas, atol=1e-12, rtol=0)
+
+
+def test_winograd_is_less_work() -> None:
+    """The head's convolutions need less than half of their products."""
+    network = rewrite(make_network(pyramid_width=128, head_width=128), ["split-head"])
+    maps, expressions = [torch.rand(1, 128, 40, 40), torch.rand(1, 128, 10, 10)], torch.rand(1, 32)
+    counts = []
+    for head in (network.head, rewrite(network, ["winograd"]).head):
+        with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+            head.read(maps, expressions)
+        counts.append(counter.get_total_flops())
+    assert counts[1] < counts[0] / 2
 
 
 def test_unknown_rewriting() -> None:
