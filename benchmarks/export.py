@@ -131,7 +131,8 @@ def quantized(name: str, graph: Graph, checkpoint: Checkpoint, image_part: Runne
         asked |= image_part(asked)
         feeds.append({key: asked[key] for key in graph.inputs})
     with tempfile.TemporaryDirectory() as temporary:
-        Quantizer(folder / f"{name}.convolutional.onnx", feeds, Path(temporary)).write(folder / f"{name}.int8.onnx", LEFT_OUT)
+        quantizer = Quantizer(folder / f"{name}.convolutional.onnx", feeds, Path(temporary))
+        quantizer.write(folder / f"{name}.int8.onnx", LEFT_OUT)
     return onnx.FORMAT.open(folder / f"{name}.int8.onnx", graph.inputs, graph.outputs)
 
 
