@@ -12,6 +12,7 @@ from export.command import export_to_repository
 from serve import Server
 
 COMMITTED = Path(__file__).parent.parent.parent / "triton_repo"
+QUESTION = ["the red circle left of the blue square", "star"]
 BUILT = ("model.onnx", "model.pt", "vocabulary.json", "manifest.json", "questions.npz")
 
 
