@@ -32,6 +32,7 @@ from export.graphs import ANSWERS, INPUTS, make_graphs
 from model.checkpoint import Checkpoint
 from model.preparation import Preparation
 from serve import Server
+from serve.access import Access
 from serve.repository import DEFAULT
 from train.data.drawing import draw_scene
 from train.data.scenes import make_scene
@@ -80,7 +81,9 @@ def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> tuple[dict[str,
         for kind in (onnx.FORMAT, torchscript.FORMAT):
             export_to_repository(path, kind, repository)
         ways = in_process_ways(checkpoint, repository, picture, expression)
-        with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+        with Server(
+            repository, grpc_port=0, http_port=0, metrics_port=0, access=Access(unrestricted=("statistics",))
+        ) as server:
             url = f"{server.address}:{server.grpc_port}"
             with Client(url) as client:
                 ways["Triton over gRPC, whole answer"] = lambda: client.ground(picture, expression)

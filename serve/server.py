@@ -4,47 +4,42 @@ import contextlib
 import ctypes
 import os
 import re
-import secrets
-import shutil
 import signal
-import socket
 import subprocess
-import sys
-import tempfile
 import threading
 import time
-import urllib.request
 from collections import deque
 from pathlib import Path
 from types import TracebackType
 
 from serve import triton
+from serve.access import Access
+from serve.errors import PortInUse, ServerError
+from serve.log import Log
+from serve.ports import claim, is_loopback, numeric, reachable
+from serve.question import DIRECT, NoRightAnswer, ask
 from serve.repository import DEFAULT, select_models
+from serve.versions import link_models
+from serve.workplace import Workplace
 
-START_TIMEOUT = 120.0  # seconds until every model is loaded
+__all__ = ["PortInUse", "Server", "ServerError"]
+
+START_TIMEOUT = 120.0  # seconds until every model is loaded and the first question is answered
 EXIT_TIMEOUT = 10  # seconds that the server gives requests in flight
-RESTRICTED = "model-repository,shared-memory,logging,trace"  # what only an administrator may do
 NO_GPU = ("CudaDriverHelper", "unable to create stream", "pinned system memory")  # logged wherever there is none
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec another thread may hold the loader's lock
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's ports
-
-
-class ServerError(RuntimeError):
-    """The server did not start or has died; the message names the cause."""
-
-
-class PortInUse(ServerError):
-    """A port is taken, or the host is not an address of this machine."""
 
 
 class Server:
-    """A running server; use it as a context manager.
+    """A running server; use it as a context manager, or `start` and `stop` it.
 
-    host: IPv4 address or name that gRPC, HTTP and metrics listen on. A port of 0 picks a free one; `grpc_port`,
-    `http_port` and `metrics_port` then say which. verbose: show the server's log, not only what goes wrong once it is
-    ready. Linux ends the server with the thread that started it.
-    Raises RepositoryError, TritonMissing, PortInUse or ServerError.
+    host: IPv4 address or name that gRPC and HTTP listen on. metrics_host: the same for metrics. With TLS, which Triton
+    has for gRPC only, HTTP stays on this machine. A port of 0 picks a free one; `grpc_port`, `http_port` and
+    `metrics_port` then say which. verbose: show the server's log, not only what goes wrong once it is ready.
+    trace_url: where to send OpenTelemetry traces, such as http://127.0.0.1:4318/v1/traces. log: where messages go.
+    Linux ends the server with the thread that started it.
+    Raises RepositoryError, TritonMissing, PortInUse, Refused or ServerError.
     """
 
     def __init__(
@@ -55,27 +50,31 @@ class Server:
         http_port: int = 8000,
         metrics_port: int = 8002,
         verbose: bool = False,
+        *,
+        metrics_host: str = "127.0.0.1",
+        access: Access | None = None,
+        trace_url: str = "",
+        log: Log | None = None,
     ) -> None:
         self.repository = Path(repository).resolve()
-        self.host = _numeric(host)
-        self.verbose = verbose
+        self.host, self.metrics_host = numeric(host), numeric(metrics_host)
+        self.access = access or Access()
+        self.access.check(self.host)
+        self.http_host = "127.0.0.1" if self.access.certificate and not is_loopback(self.host) else self.host
+        self.verbose, self.trace_url, self.log = verbose, trace_url, log or Log()
         self.selection = select_models(self.repository)
+        self.refused: dict[str, str] = {}  # versions that did not verify, with the reason
         self.program = triton.program()
-        self.grpc_port, self.http_port, self.metrics_port = _claim_ports(self.host, grpc_port, http_port, metrics_port)
-        self._shared_memory = f"gin_{os.getpid()}_{secrets.token_hex(4)}_"
-        self._log: deque[str] = deque(maxlen=2_000)
+        self.grpc_port, self.http_port, self.metrics_port = claim(
+            (self.host, grpc_port), (self.http_host, http_port), (self.metrics_host, metrics_port)
+        )
+        self._lines: deque[str] = deque(maxlen=2_000)
         self._show_log = False
-        self._folder: Path | None = None
+        self._workplace: Workplace | None = None
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> "Server":
-        try:
-            self._start()
-            self._wait_until_ready()
-            self._show_log = True
-        except BaseException:
-            self.stop()
-            raise
+        self.start()
         return self
 
     def __exit__(
@@ -86,7 +85,17 @@ class Server:
     @property
     def address(self) -> str:
         """Host that a client on this machine connects to."""
-        return "127.0.0.1" if self.host == "0.0.0.0" else self.host
+        return reachable(self.host)
+
+    @property
+    def url(self) -> str:
+        """Where it is asked over HTTP from this machine."""
+        return f"http://{reachable(self.http_host)}:{self.http_port}"
+
+    @property
+    def metrics_url(self) -> str:
+        """Its metrics, as this machine reads them."""
+        return f"http://{reachable(self.metrics_host)}:{self.metrics_port}/metrics"
 
     @property
     def pid(self) -> int:
@@ -97,13 +106,26 @@ class Server:
     @property
     def _models(self) -> Path:
         """The repository as Triton is told: it puts paths into a shell command, where a space or ; would do harm."""
-        assert self._folder is not None
-        return self._folder / "models"
+        assert self._workplace is not None
+        return self._workplace.path / "models"
 
-    def wait(self) -> None:
-        """Return never, but raise ServerError when the server dies."""
+    def start(self) -> None:
+        """Start the server, again if it was stopped, and return when it has answered a question."""
+        try:
+            self._launch()
+            self._wait_until_ready()
+            self._show_log = True
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Return after `timeout` seconds, or never, but raise ServerError when the server dies."""
         assert self._process is not None
-        code = self._process.wait()
+        try:
+            code = self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise ServerError(f"the server died: {how}")  # its errors were shown when they came
 
@@ -118,40 +140,42 @@ class Server:
                 os.killpg(self._process.pid, signal.SIGKILL)  # stubs that outlived it
             self._process.wait()
             self._process = None
-        for region in Path("/dev/shm").glob(f"{self._shared_memory}*"):
-            region.unlink(missing_ok=True)
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        if self._workplace is not None:
+            self._workplace.remove()
+            self._workplace = None
 
-    def _start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="gin-serve-")).resolve()
-        if not re.fullmatch(r"[\w/.+-]+", str(self._folder)):
+    def _launch(self) -> None:
+        self._workplace = workplace = Workplace()
+        if not re.fullmatch(r"[\w/.+-]+", str(workplace.path)):
             raise ServerError(
-                f"Triton cannot work in {self._folder.parent}, whose path a shell would not take as one word; "
+                f"Triton cannot work in {workplace.path.parent}, whose path a shell would not take as one word; "
                 "set TMPDIR to another folder"
             )
-        triton.build_backends(self._folder)
-        self._models.symlink_to(self.repository)
+        backends = triton.build_backends(workplace.path)
+        self.refused = link_models(self.repository, self.selection.load, self._models)
+        self._lines.clear()
         self._process = subprocess.Popen(
-            [str(self.program), *self._arguments(self._folder)],
-            env=triton.environment() | {"TMPDIR": str(self._folder)},
-            cwd=self._folder,  # Triton's interpreter imports from here first: no package may hide a backend's module
+            [str(self.program), *self._arguments(backends)],
+            env=triton.environment() | {"TMPDIR": str(workplace.path)},
+            cwd=workplace.path,  # Triton's interpreter imports from here first: no package may hide a backend's module
+            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             errors="replace",
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
+            pass_fds=[workplace.lock],
             preexec_fn=_die_with_parent,
         )
-        threading.Thread(target=self._read_log, daemon=True).start()
+        threading.Thread(target=self._read_log, args=[self._process], daemon=True).start()
 
     def _arguments(self, backends: Path) -> list[str]:
-        secret = secrets.token_hex(16)
+        assert self._workplace is not None
+        tracing = ["mode=opentelemetry", f"opentelemetry,url={self.trace_url}", "level=TIMESTAMPS", "rate=1"]
         return [
             f"--model-repository={self._models}",
             f"--backend-directory={backends}",
-            f"--backend-config=python,shm-region-prefix-name={self._shared_memory}",
+            f"--backend-config=python,shm-region-prefix-name={self._workplace.shared_memory}",
             "--model-control-mode=explicit",
             *(f"--load-model={name}" for name in self.selection.load),
             "--disable-auto-complete-config",
@@ -159,45 +183,51 @@ class Server:
             f"--exit-timeout-secs={EXIT_TIMEOUT}",
             f"--grpc-address={self.host}",
             f"--grpc-port={self.grpc_port}",
-            f"--http-address={self.host}",
+            f"--http-address={self.http_host}",
             f"--http-port={self.http_port}",
-            f"--metrics-address={self.host}",
+            f"--metrics-address={self.metrics_host}",
             f"--metrics-port={self.metrics_port}",
-            f"--grpc-restricted-protocol={RESTRICTED}:admin={secret}",
-            f"--http-restricted-api={RESTRICTED}:admin={secret}",
+            *self.access.grpc_flags(),
+            *self.access.key_flags(),
+            *(f"--trace-config={setting}" for setting in tracing if self.trace_url),
             f"--log-info={str(self.verbose).lower()}",
         ]
 
-    def _read_log(self) -> None:
-        process = self._process
-        assert process is not None
+    def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in process.stdout:
+        for line in map(str.rstrip, process.stdout):
             expected = any(complaint in line for complaint in NO_GPU)
             if not expected:
-                self._log.append(line.rstrip())
+                self._lines.append(line)
             if self.verbose or (self._show_log and not expected):
-                sys.stderr.write(line)
+                self.log.triton(line)
 
     def _wait_until_ready(self) -> None:
         assert self._process is not None
-        urls = [f"http://{self.address}:{self.http_port}/v2/health/ready"]
-        urls.append(f"http://{self.address}:{self.metrics_port}/metrics")  # Triton opens this port last
+        assert self._workplace is not None
+        urls = [f"{self.url}/v2/health/ready", self.metrics_url]  # Triton opens the metrics' port last
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise ServerError(f"the server did not start: {self._cause()}")
             if all(map(_answers, urls)):
-                return
+                break
             time.sleep(0.1)
-        raise ServerError(f"the server was not ready after {START_TIMEOUT:.0f} seconds: {self._cause()}")
+        else:
+            raise ServerError(f"the server was not ready after {START_TIMEOUT:.0f} seconds: {self._cause()}")
+        facts = {"pid": self.pid, "url": self.url, "grpc_port": self.grpc_port, "admin_key": self.access.admin_key}
+        self._workplace.record(repository=str(self.repository), **facts)
+        try:
+            ask(self.url, max(deadline - time.monotonic(), 1))
+        except NoRightAnswer as error:
+            raise ServerError(f"the server started but cannot answer: {error}") from None
 
     def _cause(self) -> str:
         """The first error of the server's log, in one line."""
         time.sleep(0.2)  # let the log's last lines arrive
-        errors = [line for line in self._log if re.match(r"E\d{4} ", line)]
+        errors = [line for line in self._lines if re.match(r"E\d{4} ", line)]
         failed = [line for line in errors if "failed to load" in line] or errors
-        failed += [line for line in self._log if line.startswith(("Bad option", "unknown"))]
+        failed += [line for line in self._lines if line.startswith(("Bad option", "unknown"))]
         if failed:
             cause = re.sub(r"^E\d{4} \S+ \d+ \S+\] ", "", failed[0]).strip('" ')
             return cause.split("\\n\\nAt:")[0].replace(str(self._models), str(self.repository))  # without the traceback
@@ -205,36 +235,10 @@ class Server:
         return f"exit code {code}; `--verbose` shows its log"
 
 
-def _numeric(host: str) -> str:
-    """IPv4 address of a host: Triton's HTTP takes no names, and would listen somewhere else."""
-    try:
-        if not host:
-            raise OSError(0, "no address given")  # the resolver would take it for every address
-        return socket.gethostbyname(host)
-    except OSError as error:
-        raise PortInUse(f"cannot listen on {host!r}: {error.strerror}") from None
-
-
-def _claim_ports(host: str, *ports: int) -> tuple[int, ...]:
-    """Check that ports are free, and find free ones for those that are 0."""
-    claimed = []
-    with contextlib.ExitStack() as held:
-        for port in ports:
-            listener = held.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind((host, port))
-                listener.listen()  # or the same port could be claimed twice
-            except OSError as error:
-                raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from None
-            claimed.append(listener.getsockname()[1])
-    return tuple(claimed)
-
-
 def _answers(url: str) -> bool:
     """Whether a request is answered with success."""
     try:
-        with _DIRECT.open(url, timeout=2) as response:
+        with DIRECT.open(url, timeout=2) as response:
             return bool(response.status == 200)
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""The Triton server program that `pip install nvidia-pytriton` brings, and what it needs around it."""
+"""The Triton server program, of NVIDIA's image or of `pip install nvidia-pytriton`, and what it needs around it."""
 
 import importlib.util
 import os
@@ -8,6 +8,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+IMAGE = Path("/opt/tritonserver")  # where NVIDIA's image has the server and all backends
 ROOT = Path(__file__).resolve().parent.parent
 BACKENDS = Path(__file__).resolve().parent / "backends"
 
@@ -17,7 +18,9 @@ class TritonMissing(RuntimeError):
 
 
 def package() -> Path:
-    """The wheel's folder with the server, found without importing it."""
+    """The folder with the server: the image's, or the wheel's, found without importing it."""
+    if (IMAGE / "bin" / "tritonserver").is_file():
+        return IMAGE
     spec = importlib.util.find_spec("pytriton")
     folder = Path(spec.origin).parent / "tritonserver" if spec is not None and spec.origin else None
     if folder is None or not (folder / "bin" / "tritonserver").is_file():
@@ -30,8 +33,13 @@ def program() -> Path:
     return package() / "bin" / "tritonserver"
 
 
-def build_backends(folder: Path) -> None:
-    """Fill a backend directory: Triton's `python` with the stub of this interpreter, and this project's own."""
+def build_backends(folder: Path) -> Path:
+    """The backend directory: the image's, or `folder`, filled with Triton's `python` and this project's own.
+
+    The stub in it is the one of this interpreter.
+    """
+    if package() == IMAGE:
+        return IMAGE / "backends"
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     stub = package() / "python_backend_stubs" / version / "triton_python_backend_stub"
     if not stub.is_file():
@@ -41,18 +49,24 @@ def build_backends(folder: Path) -> None:
     for backend in BACKENDS.iterdir():
         if (backend / "model.py").is_file():
             shutil.copytree(backend, folder / backend.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
 
 
 def backend_names() -> set[str]:
     """The backends that `build_backends` provides."""
+    if package() == IMAGE:
+        return {backend.name for backend in (IMAGE / "backends").iterdir()}
     return {"python"} | {backend.name for backend in BACKENDS.iterdir() if (backend / "model.py").is_file()}
 
 
 def environment() -> dict[str, str]:
     """Environment of the server: where the loader finds libpython and the wheel's libraries, and Python its packages.
 
-    The server embeds the base interpreter, so a virtual environment's packages must be named.
+    The server embeds the base interpreter, so a virtual environment's packages must be named. The image's server has
+    all it needs.
     """
+    if package() == IMAGE:
+        return dict(os.environ)
     libraries = [sysconfig.get_config_var("LIBDIR"), str(package().parent.parent / "nvidia_pytriton.libs")]
     libraries += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
     packages = [str(ROOT), *site.getsitepackages(), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -13,6 +13,7 @@ from serve import Server
 from tests.conftest import Once
 
 COMMITTED = Path(__file__).parent.parent.parent / "triton_repo"
+QUESTION = ["the red circle left of the blue square", "star"]
 BUILT = ("model.onnx", "model.pt", "vocabulary.json", "manifest.json", "questions.npz")
 
 

@@ -16,7 +16,8 @@ import pytest
 
 from tests.serve.conftest import copy_repository
 
-COMMAND = [sys.executable, "-m", "serve", "--grpc-port", "0", "--http-port", "0", "--metrics-port", "0"]
+PORTS = ["--grpc-port", "0", "--http-port", "0", "--metrics-port", "0", "--health-port", "0"]
+COMMAND = [sys.executable, "-m", "serve", *PORTS]
 
 
 def refused(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -86,7 +87,7 @@ def test_stopping_leaves_nothing(repository: Path, tmp_path: Path, stop: signal.
         started = descendants(process.pid)
         assert len(started) >= 3  # the server and a process for each Python model
         listening = {int(port) for port in re.findall(r"127\.0\.0\.1:(\d+)", line)}
-        assert len(listening) == 3
+        assert len(listening) == 4
         for port in listening:
             assert can_connect("127.0.0.1", port)
             assert not can_connect("127.0.0.2", port)  # answered only if it listens on every address
@@ -134,7 +135,7 @@ def test_host_name_and_proxy(repository: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["", "nobody.invalid", "192.0.2.1", "::1"])
 def test_impossible_host(repository: Path, host: str) -> None:
     """A host that is no IPv4 address of this machine is named in one line; exit code 2."""
-    done = refused("--repository", repository, "--host", host)
+    done = refused("--repository", repository, "--insecure", "--host", host)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "cannot listen on" in done.stderr
     assert host in done.stderr
@@ -181,9 +182,32 @@ def test_repository_that_cannot_be_served(tmp_path: Path) -> None:
     assert "python -m export.onnx" in done.stderr
 
 
-DAMAGE = {  # file, what to replace in it (nothing: all of it), by what, what the message must name
-    "no network": ("gin_onnx/1/model.onnx", b"", b"not a network", "gin_onnx/1/model.onnx"),
-    "no facts": ("gin_prepare/1/vocabulary.json", b"", b"{}", "gin_prepare/1/vocabulary.json"),
+TAMPERED = ["gin_onnx/1/model.onnx", "gin_prepare/1/vocabulary.json", "gin_onnx/1/manifest.json"]
+
+
+@pytest.mark.parametrize("file", TAMPERED)
+def test_tampered_repository(repository: Path, tmp_path: Path, file: str) -> None:
+    """A file that is not the one that was exported: one line names it and nothing is opened; exit code 2."""
+    damaged = tmp_path / "triton_repo"
+    shutil.copytree(repository, damaged)
+    content = bytearray((damaged / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (damaged / file).write_bytes(content)
+    done = refused("--repository", damaged)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert str(damaged / Path(file).parent) in done.stderr
+
+
+def test_repository_without_proof(repository: Path, tmp_path: Path) -> None:
+    """A network without a manifest is not served."""
+    shutil.copytree(repository, tmp_path / "triton_repo")
+    (tmp_path / "triton_repo" / "gin_onnx" / "1" / "manifest.json").unlink()
+    done = refused("--repository", tmp_path / "triton_repo")
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "model.onnx has no manifest.json" in done.stderr
+
+
+DAMAGE = {  # file, what to replace in it, by what, what the message must name
     "no configuration": ("gin_onnx/config.pbtxt", b"max_batch_size", b"max_batch", "gin_onnx/config.pbtxt"),
     "other name": ("gin_onnx/config.pbtxt", b'"lengths"', b'"widths"', "widths"),
     "other type": ("gin_onnx/config.pbtxt", b"TYPE_UINT8", b"TYPE_INT8", "tensor(uint8)"),
@@ -200,7 +224,7 @@ def test_damaged_repository(repository: Path, tmp_path: Path, name: str) -> None
     shutil.copytree(repository, damaged)
     content = (damaged / file).read_bytes()
     assert old in content
-    (damaged / file).write_bytes(content.replace(old, new) if old else new)
+    (damaged / file).write_bytes(content.replace(old, new))
     done = refused("--repository", damaged)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert named in done.stderr
@@ -218,5 +242,5 @@ def test_help() -> None:
     """The help names every option; exit code 0."""
     done = refused("--help")
     assert (done.returncode, done.stderr) == (0, "")
-    for option in ("--repository", "--host", "--grpc-port", "--http-port", "--metrics-port", "--verbose"):
+    for option in ("--repository", "--host", "--grpc-port", "--http-port", "--metrics-port", "--verbose", "--reload"):
         assert option in done.stdout

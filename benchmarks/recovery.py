@@ -1,0 +1,144 @@
+"""Time from SIGKILL of a process of a running server to the next right answer, for every process in turn.
+
+    python benchmarks/recovery.py [CKPT] [--kills N] [--record FILE]
+
+A client asks without a pause and without retries. Prints a table and, with --record, writes the figures with machine,
+versions and commit as JSON.
+"""
+
+import argparse
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tritonclient.grpc as triton
+from machine import describe_machine
+from rich.console import Console
+from rich.table import Table
+from tritonclient.utils import InferenceServerException
+
+from export import onnx
+from export.command import export_to_repository
+from serve.repository import DEFAULT
+from train.data.drawing import draw_scene
+from train.data.scenes import make_scene
+
+CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
+PORTS = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Time to the next right answer after a process was killed.")
+    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT")
+    parser.add_argument("--kills", type=int, default=10, metavar="N", help="of each process (default: 10)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    arguments = parser.parse_args(argv)
+    if arguments.kills < 1:
+        parser.error(f"--kills is {arguments.kills}; it must be 1 or more")
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "triton_repo"
+        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("model.onnx", "model.pt", "*.json", "*.npz"))
+        export_to_repository(arguments.checkpoint, onnx.FORMAT, repository)
+        with running(repository) as (process, url):
+            victims = [*sorted(stubs(process.pid)), "server"]
+            seconds = {name: [kill(process.pid, name, url) for _ in range(arguments.kills)] for name in victims}
+    rows = {name: summarise(values) for name, values in seconds.items()}
+    table = Table("killed", "median s", "p90", "longest")
+    for name, row in rows.items():
+        table.add_row(name, *(f"{value:.2f}" for value in row.values()))
+    Console().print(table)
+    if arguments.record:
+        record = {"kills": arguments.kills, **describe_machine(triton="2.51 (nvidia-pytriton 0.7.0)")}
+        arguments.record.write_text(json.dumps(record | {"seconds_to_right_answer": rows}, indent=1) + "\n")
+    return 0
+
+
+@contextmanager
+def running(repository: Path) -> Iterator[tuple[subprocess.Popen, str]]:
+    """`python -m serve`, ready, and its gRPC address."""
+    command = [sys.executable, "-m", "serve", *PORTS, "--repository", str(repository)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        found = re.search(r"grpc://([\d.]+:\d+)", process.stdout.readline())
+        assert found is not None, "the server did not start"
+        yield process, found[1]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def children(pid: int) -> dict[int, str]:
+    """Processes that a process started, and their command lines."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/children")
+    pids = [int(child) for task in tasks for child in task.read_text().split()]
+    return {child: Path(f"/proc/{child}/cmdline").read_text() for child in pids}
+
+
+def server_pid(pid: int) -> int:
+    """Triton's process under the command's."""
+    return next(child for child, line in children(pid).items() if "bin/tritonserver" in line)
+
+
+def stubs(pid: int) -> dict[str, int]:
+    """The process of each model by the model's name."""
+    found = {}
+    for child, line in children(server_pid(pid)).items():
+        if model := re.search(r"/models/(\w+)/", line):
+            found[model[1]] = child
+    return found
+
+
+def kill(pid: int, name: str, url: str) -> float:
+    """Kill one process; returns the seconds until the answer from before came again."""
+    question = make_question()
+    with triton.InferenceServerClient(url) as client:
+        expected = client.infer("gin", question, client_timeout=60).as_numpy("BOX")
+        os.kill(server_pid(pid) if name == "server" else stubs(pid)[name], signal.SIGKILL)
+        started = time.monotonic()
+        while True:
+            try:
+                box = client.infer("gin", question, client_timeout=5).as_numpy("BOX")
+            except InferenceServerException:
+                time.sleep(0.01)
+                continue
+            if not np.array_equal(box, expected):
+                raise SystemExit(f"after {name} was killed the answer is {box}, not {expected}")
+            seconds = time.monotonic() - started
+            break
+    time.sleep(2)  # the supervisor's own question must be answered too, or the next death adds to this one
+    return seconds
+
+
+def make_question() -> list[triton.InferInput]:
+    """The inputs of one request about a generated scene."""
+    scene, described, random = make_scene(2026, 4, expressions=8)
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+        draw_scene(scene, random).save(file, "JPEG", quality=90)
+        image = Path(file.name).read_bytes()
+    inputs = []
+    for name, value in (("IMAGE", image), ("EXPRESSION", described[0][0].encode())):
+        array = np.array([value], dtype=np.object_)
+        inputs.append(triton.InferInput(name, [1], "BYTES").set_data_from_numpy(array))
+    return inputs
+
+
+def summarise(values: Sequence[float]) -> dict[str, float]:
+    """Median, p90 and the longest, in seconds."""
+    median, p90 = np.percentile(values, (50, 90))
+    return {"median": round(float(median), 3), "p90": round(float(p90), 3), "longest": round(max(values), 3)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

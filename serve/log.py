@@ -1,0 +1,51 @@
+"""The server's messages and this package's own, on standard error: as they are, or one JSON object a line."""
+
+import json
+import re
+import sys
+import threading
+from datetime import UTC, datetime
+
+LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal"}
+_LINE = re.compile(r"(?P<level>[IWEF])\d{4} (?P<clock>\S+) \d+ (?P<source>\S+)\] (?P<message>.*)")
+_REQUEST = re.compile(r"\[request id: (?P<request_id>[^\]]*)\] ?(?:<id_unknown> ?)?")
+
+
+class Log:
+    """Writes lines; threads may share it."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self.as_json = as_json
+        self._lock = threading.Lock()
+
+    def event(self, level: str, message: str, **facts: object) -> None:
+        """Something that this package did or saw; facts: further fields of the JSON object."""
+        if self.as_json:
+            self._write_object(level, "serve", message, facts)
+        else:
+            self._write(f"serve: {message}")
+
+    def triton(self, line: str) -> None:
+        """A line that the server wrote."""
+        if not self.as_json:
+            self._write(line)
+            return
+        found = _LINE.fullmatch(line)
+        if found is None:
+            self._write_object("info", "triton", line, {})
+            return
+        message, facts = found["message"], {"source": found["source"]}
+        if message.startswith('"') and message.endswith('"'):
+            message = message[1:-1].replace('\\"', '"').replace("\\n", "\n")
+        if request := _REQUEST.search(message):
+            facts["request_id"] = request["request_id"]
+        self._write_object(LEVELS[found["level"]], "triton", message, facts)
+
+    def _write_object(self, level: str, origin: str, message: str, facts: dict) -> None:
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._write(json.dumps({"time": time, "level": level, "from": origin, "message": message, **facts}))
+
+    def _write(self, line: str) -> None:
+        with self._lock:
+            sys.stderr.write(f"{line}\n")
+            sys.stderr.flush()

@@ -1,0 +1,27 @@
+"""Loading and unloading models of a running server, which needs the administrator's key."""
+
+import json
+from collections.abc import Mapping
+
+from serve.question import post
+
+TIMEOUT = 300.0  # seconds; building an engine for a GPU takes its time
+
+
+def load(url: str, model: str, headers: Mapping[str, str]) -> None:
+    """Load the newest version of a model that the server is shown; the former one answers until then.
+
+    Raises NoRightAnswer with Triton's reason.
+    """
+    post(f"{url}/v2/repository/models/{model}/load", b"{}", TIMEOUT, dict(headers))
+
+
+def unload(url: str, model: str, headers: Mapping[str, str]) -> None:
+    """Unload a model. Raises NoRightAnswer with Triton's reason."""
+    post(f"{url}/v2/repository/models/{model}/unload", b"{}", TIMEOUT, dict(headers))
+
+
+def loaded_versions(url: str, headers: Mapping[str, str]) -> dict[str, str]:
+    """The versions of each model that are ready, such as {"gin": "1"}. Raises NoRightAnswer."""
+    index = json.loads(post(f"{url}/v2/repository/index", b'{"ready": true}', TIMEOUT, dict(headers)))
+    return {model["name"]: str(model.get("version", "")) for model in index}

@@ -1,0 +1,42 @@
+"""Addresses and ports to listen on."""
+
+import contextlib
+import socket
+
+from serve.errors import PortInUse
+
+
+def numeric(host: str) -> str:
+    """IPv4 address of a host: Triton's HTTP takes no names, and would listen somewhere else. Raises PortInUse."""
+    try:
+        if not host:
+            raise OSError(0, "no address given")  # the resolver would take it for every address
+        return socket.gethostbyname(host)
+    except OSError as error:
+        raise PortInUse(f"cannot listen on {host!r}: {error.strerror}") from None
+
+
+def claim(*wanted: tuple[str, int]) -> tuple[int, ...]:
+    """Check that ports of hosts are free, and find free ones for those that are 0. Raises PortInUse."""
+    claimed = []
+    with contextlib.ExitStack() as held:
+        for host, port in wanted:
+            listener = held.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((host, port))
+                listener.listen()  # or the same port could be claimed twice
+            except OSError as error:
+                raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            claimed.append(listener.getsockname()[1])
+    return tuple(claimed)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an IPv4 address."""
+    return host.startswith("127.")
+
+
+def reachable(host: str) -> str:
+    """The address that a client on this machine connects to."""
+    return "127.0.0.1" if host == "0.0.0.0" else host

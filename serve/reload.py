@@ -1,0 +1,48 @@
+"""`python -m serve --reload`: have a running server serve the newest versions of its models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from serve.errors import ServerError
+from serve.models import load, loaded_versions
+from serve.question import NoRightAnswer, ask
+from serve.repository import SERVED, select_models
+from serve.versions import link_models
+from serve.workplace import running
+
+
+@dataclass(frozen=True)
+class Reloaded:
+    """versions: what each model now is. refused: version folders that did not verify, with the reason."""
+
+    versions: dict[str, str]
+    refused: dict[str, str]
+
+
+def reload(grpc_port: int) -> Reloaded:
+    """Verify what the repository of the server on this port holds, show it to the server and have it loaded.
+
+    The former versions answer until the new ones do. Raises ServerError, and RepositoryError for a repository in which
+    nothing is left to serve; the server then goes on with what it has.
+    """
+    folder, facts = _find(grpc_port)
+    headers = {"admin": str(facts["admin_key"])}
+    repository = Path(facts["repository"])
+    selection = select_models(repository)
+    refused = link_models(repository, selection.load, folder / "models")
+    try:
+        # `gin` first: its parts are then loaded with it and replaced together.
+        for name in sorted(selection.load, key=lambda name: name != SERVED):
+            load(facts["url"], name, headers)
+        ask(facts["url"], 60)
+        return Reloaded(loaded_versions(facts["url"], headers), refused)
+    except NoRightAnswer as error:
+        raise ServerError(f"the server could not load the newest versions: {error}") from None
+
+
+def _find(grpc_port: int) -> tuple[Path, dict[str, Any]]:
+    for folder, facts in running():
+        if facts.get("grpc_port") == grpc_port and "url" in facts:
+            return folder, facts
+    raise ServerError(f"no server of this user was started here with the gRPC port {grpc_port}")

@@ -1,0 +1,103 @@
+"""Keeps a server answering: asks it a real question again and again, and brings a model or the server back."""
+
+import contextlib
+import os
+import re
+import select
+import time
+from pathlib import Path
+
+from serve.errors import ServerError
+from serve.health import Health
+from serve.models import load, unload
+from serve.question import NoRightAnswer, Overloaded, Silent, ask
+from serve.server import Server
+
+INTERVAL = 5.0  # seconds between questions; the death of a process is seen at once
+QUESTION_TIMEOUT = 10.0  # seconds
+PATIENCE = 3  # questions without any answer before the server counts as hanging: under load it may be slow
+LONGEST_PAUSE = 60.0  # seconds between attempts to bring it back
+SHORTEST_PAUSE = 0.5
+_DEAD = re.compile(r"Stub process '(\w+)' is not healthy")  # Triton's words, for ever, once a model's process has died
+
+
+class Supervisor:
+    """Watches a started server. Its thread must be the one that started the server."""
+
+    def __init__(self, server: Server, health: Health) -> None:
+        self.server, self.health = server, health
+        self._silent = 0  # questions in a row without any answer
+        self._attempts = 0  # at bringing it back, since the last right answer
+
+    def run(self) -> None:
+        """Watch for ever."""
+        while True:
+            self.step()
+            if not self._attempts:
+                self._pause(INTERVAL)
+
+    def step(self) -> None:
+        """Ask once, and do what the answer calls for."""
+        try:
+            self.health.answered(ask(self.server.url, QUESTION_TIMEOUT))
+        except Overloaded:
+            self.health.overloaded()
+        except NoRightAnswer as error:
+            self._silent = self._silent + 1 if isinstance(error, Silent) else 0
+            self.health.failed(str(error))
+            self.server.log.event("error", f"not ready: {error}")
+            if self._silent in (0, PATIENCE):
+                self._recover(str(error))
+            return
+        if self._attempts:
+            self.server.log.event("info", "ready: the question is answered again")
+        self._silent = self._attempts = 0
+
+    def _recover(self, reason: str) -> None:
+        """Load the model again whose process has died; start the server again if that is not it or did not help."""
+        if self._attempts > 1:
+            time.sleep(min(SHORTEST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE))
+        self._attempts += 1
+        self._silent = 0
+        dead = _DEAD.search(reason)
+        named = [name for name in self.server.selection.load if dead and dead[1].startswith(f"{name}_")]
+        if named and self._attempts == 1 and self._reload(max(named, key=len)):
+            return
+        self.server.log.event("warning", "starting the server again")
+        self.server.stop()
+        try:
+            self.server.start()
+            self.health.recovered("server")
+        except ServerError as error:
+            self.health.failed(str(error))
+            self.server.log.event("error", str(error))
+
+    def _reload(self, model: str) -> bool:
+        self.server.log.event("warning", f"loading {model} again, whose process has died", model=model)
+        try:
+            unload(self.server.url, model, self.server.access.headers)  # or Triton sees nothing that changed
+            load(self.server.url, model, self.server.access.headers)
+        except NoRightAnswer as error:
+            self.server.log.event("error", f"loading {model} failed: {error}", model=model)
+            return False
+        self.health.recovered("model")
+        return True
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not longer than until the server or one of the processes that it started dies."""
+        watched = select.poll()
+        with contextlib.ExitStack() as opened:
+            for pid in (self.server.pid, *_children(self.server.pid)):
+                with contextlib.suppress(ProcessLookupError):
+                    descriptor = os.pidfd_open(pid)
+                    opened.callback(os.close, descriptor)
+                    watched.register(descriptor, select.POLLIN)
+            watched.poll(1000 * seconds)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # threads end
+            found += map(int, children.read_text().split())
+    return found

@@ -1,0 +1,89 @@
+"""The files in deploy/ are what their programs take."""
+
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+
+from serve.__main__ import make_parser
+from serve.selfcheck import SAFE
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+VERSION = "1.34"  # of Kubernetes
+
+
+def documents(name: str) -> list[dict]:
+    """The documents of a YAML file."""
+    return list(yaml.safe_load_all((DEPLOY / name).read_text()))
+
+
+@pytest.mark.parametrize("manifest", documents("kubernetes.yaml"), ids=lambda manifest: manifest["kind"])
+def test_kubernetes(manifest: dict) -> None:
+    """Each manifest keeps to Kubernetes' own schema, without a field that it does not know."""
+    kubernetes_validate.validate(manifest, VERSION, strict=True)
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(manifest | {"sepc": {}}, VERSION, strict=True)
+
+
+def test_kubernetes_parts_fit() -> None:
+    """Selectors select the pods, probes and services name ports that exist, and the autoscaler names the deployment."""
+    kinds = {manifest["kind"]: manifest for manifest in documents("kubernetes.yaml")}
+    deployment = kinds["Deployment"]
+    pod = deployment["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    ports = {port["name"] for port in container["ports"]}
+    labels = pod["metadata"]["labels"]
+    assert deployment["spec"]["selector"]["matchLabels"] == kinds["Service"]["spec"]["selector"] == labels
+    assert kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
+    assert kinds["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert {port["targetPort"] for port in kinds["Service"]["spec"]["ports"]} <= ports
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] in ports
+    mounted = {mount["name"] for mount in container["volumeMounts"]}
+    assert mounted == {volume["name"] for volume in pod["spec"]["volumes"]}
+    target = kinds["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+
+
+def test_kserve() -> None:
+    """Without its scaling bounds, KServe's predictor is a pod; its arguments are ones of the server's command."""
+    (service,) = documents("kserve.yaml")
+    assert (service["apiVersion"], service["kind"]) == ("serving.kserve.io/v1beta1", "InferenceService")
+    predictor = dict(service["spec"]["predictor"])
+    assert 1 <= predictor.pop("minReplicas") <= predictor.pop("maxReplicas")
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gin"}, "spec": predictor}
+    kubernetes_validate.validate(pod, VERSION, strict=True)
+    assert make_parser().parse_args(predictor["containers"][0]["args"]).insecure
+
+
+def test_compose() -> None:
+    """The compose file keeps to the schema of its specification; the files that it mounts exist."""
+    schema = json.loads((files("check_jsonschema") / "builtin_schemas/vendor/compose-spec.json").read_text())
+    (compose,) = documents("compose.yaml")
+    jsonschema.validate(compose, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(compose | {"service": {}}, schema)
+    mounted = {volume.split(":")[0] for service in compose["services"].values() for volume in service["volumes"]}
+    mounted -= {"./tls"}  # is made as docs/operating.md says
+    assert [path for path in mounted if not (DEPLOY / path).exists()] == []
+    outside = [name for name, service in compose["services"].items() if "ports" in service]
+    assert outside == ["proxy", "grafana"]
+
+
+def test_dockerfile() -> None:
+    """The image is one that is called safe, runs without rights, and starts with arguments that the server knows."""
+    text = (DEPLOY / "Dockerfile").read_text()
+    image = re.search(r"^FROM nvcr\.io/nvidia/tritonserver:([\d.]+)-py3$", text, re.MULTILINE)
+    assert image is not None
+    assert image[1] >= SAFE
+    assert re.search(r"^USER 1000:1000$", text, re.MULTILINE)
+    entry, arguments = (json.loads(found) for found in re.findall(r"^(?:ENTRYPOINT|CMD) (\[.*\])$", text, re.MULTILINE))
+    assert entry[:3] == ["python3", "-m", "serve"]
+    assert make_parser().parse_args([*entry[3:], *arguments]).repository == Path("/models")
+    for folder in re.findall(r"^COPY (\S+)", text, re.MULTILINE):
+        assert (DEPLOY.parent / folder).is_dir()

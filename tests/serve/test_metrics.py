@@ -1,0 +1,96 @@
+"""What is watched exists: the metrics of dashboard, scraping and autoscaling, logs and traces."""
+
+import contextlib
+import io
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from client.library import Client
+from serve import Server
+from serve.health import Health
+from serve.log import Log
+from serve.question import DIRECT
+from tests.serve.conftest import QUESTION
+
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
+
+
+def test_metrics_exist(server: Server, client: Client, jpeg: bytes) -> None:
+    """Each metric that deploy/ and the documents name is one that a running server has; GPU ones need a GPU."""
+    client.ground(jpeg, QUESTION)
+    with DIRECT.open(server.metrics_url, timeout=10) as response:
+        there = set(re.findall(r"^(\w+)", response.read().decode() + Health().metrics(), re.MULTILINE))
+    dashboard = json.loads((DEPLOY / "grafana" / "gin.json").read_text())
+    queries = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    texts = [*queries, (DEPLOY / "kubernetes.yaml").read_text(), (DEPLOY.parent / "docs" / "operating.md").read_text()]
+    named = set(re.findall(r"\b(?:nv|gin)_(?!grpc|prepare|onnx|torchscript)[a-z_]+\b", " ".join(texts)))
+    assert len(named) > 10
+    assert {name for name in named - there if not name.startswith("nv_gpu_")} == set()
+    assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+@pytest.fixture
+def collector() -> Iterator[tuple[str, list[bytes]]]:
+    """An OpenTelemetry collector's address, and what it was sent."""
+    received: list[bytes] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *arguments: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_address[1]}/v1/traces", received
+        http.shutdown()
+
+
+def test_traces_and_json_log(
+    repository: Path, jpeg: bytes, collector: tuple[str, list[bytes]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Traces of a request arrive at the collector; the log's lines are JSON objects, with the request's id."""
+    url, received = collector
+    log = Log(as_json=True)
+    with Server(repository, "127.0.0.1", 0, 0, 0, True, trace_url=url, log=log) as server:
+        with Client(f"{server.address}:{server.grpc_port}") as client:
+            client.ground(jpeg, QUESTION)
+        with triton.InferenceServerClient(f"{server.address}:{server.grpc_port}") as connection:
+            image = triton.InferInput("IMAGE", [1], "INT32")
+            image.set_data_from_numpy(np.zeros(1, np.int32))
+            with pytest.raises(InferenceServerException):
+                connection.infer("gin", [image], request_id="seven")
+        deadline = time.monotonic() + 30
+        while b"gin_onnx" not in b"".join(received) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        log.event("info", "done", model="gin")
+    assert b"gin_onnx" in b"".join(received)
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert {"time", "level", "from", "message"} <= set.intersection(*map(set, lines))
+    assert {line["from"] for line in lines} == {"serve", "triton"}
+    assert any(line.get("model") == "gin" for line in lines)
+
+
+def test_request_ids() -> None:
+    """Triton's line about a request becomes an object that carries the request's id."""
+    error = io.StringIO()
+    with contextlib.redirect_stderr(error):
+        Log(as_json=True).triton('E1125 14:28:50.244855 6630 ensemble.cc:70] "[request id: seven] no \\"box\\""')
+        Log(as_json=True).triton("no such format")
+    first, second = map(json.loads, error.getvalue().splitlines())
+    assert (first["request_id"], first["level"], first["source"]) == ("seven", "error", "ensemble.cc:70")
+    assert first["message"] == '[request id: seven] no "box"'
+    assert (second["level"], second["message"]) == ("info", "no such format")

@@ -1,0 +1,143 @@
+"""`python -m serve` keeps answering: whatever process of it is killed, the next right answers come by themselves."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from client.errors import GroundingError
+from client.library import Client
+from serve import workplace
+from serve.probe import main as probe
+from tests.serve.conftest import QUESTION
+from tests.serve.test_command import COMMAND, descendants, wait_until_gone
+
+PATIENCE = 60  # seconds until it must answer again
+
+
+@dataclass(frozen=True)
+class Running:
+    """The command, the ports that it printed by name, and the files where it says what it does and leaves things."""
+
+    process: subprocess.Popen
+    ports: dict[str, int]
+    log: Path
+    temporary: Path
+
+    def processes(self, what: str) -> list[int]:
+        """Its processes with this in their command line."""
+        found = []
+        for pid in descendants(self.process.pid):
+            if what in Path(f"/proc/{pid}/cmdline").read_text():
+                found.append(pid)
+        return found
+
+
+@pytest.fixture(scope="module")
+def command(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A running command."""
+    folder = tmp_path_factory.mktemp("recovery")
+    (folder / "temporary").mkdir()
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "--repository", repository],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=os.environ | {"TMPDIR": str(folder / "temporary")},
+        )
+    assert process.stdout is not None
+    ports = dict(re.findall(r"(grpc|health)(?:://| http://)127\.0\.0\.1:(\d+)", process.stdout.readline()))
+    yield Running(process, {name: int(port) for name, port in ports.items()}, folder / "log", folder / "temporary")
+    process.terminate()
+    process.wait(60)
+
+
+def answers_again(client: Client, jpeg: bytes, expected: list) -> bool:
+    """Whether the same answer comes, soon."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        try:
+            return client.ground(jpeg, QUESTION) == expected
+        except GroundingError:
+            time.sleep(0.1)
+    return False
+
+
+@pytest.mark.parametrize("victim", ["models/gin_prepare", "models/gin_onnx", "bin/tritonserver"])
+def test_killed_process_comes_back(command: Running, jpeg: bytes, victim: str) -> None:
+    """After SIGKILL of any process the same answer comes again; the health endpoint and the log say what happened."""
+    ready = f"http://127.0.0.1:{command.ports['health']}/ready"
+    with Client(f"127.0.0.1:{command.ports['grpc']}", timeout=5) as client:
+        expected = client.ground(jpeg, QUESTION)
+        (pid,) = command.processes(victim)
+        said = len(command.log.read_text())
+        os.kill(pid, signal.SIGKILL)
+        assert answers_again(client, jpeg, expected)
+    assert pid not in command.processes(victim)
+    deadline = time.monotonic() + PATIENCE
+    while "answered again" not in command.log.read_text()[said:] and time.monotonic() < deadline:
+        time.sleep(0.1)
+    log = command.log.read_text()[said:]
+    assert "not ready: " in log
+    assert ("starting the server again" if "triton" in victim else f"loading {Path(victim).name} again") in log
+    with urllib.request.urlopen(ready, timeout=10) as response:
+        assert response.status == 200
+
+
+def test_probe(command: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    """The probe's exit code is the endpoint's word, and counters tell what was brought back."""
+    port = str(command.ports["health"])
+    assert probe(["--health-port", port]) == probe(["--health-port", port, "--live"]) == 0
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
+        metrics = response.read().decode()
+    assert "gin_ready 1" in metrics
+    assert re.search(r'gin_recoveries_total\{what="model"\} [2-9]', metrics)
+    assert re.search(r'gin_recoveries_total\{what="server"\} [1-9]', metrics)
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health", timeout=10)
+    os.kill(command.process.pid, signal.SIGSTOP)
+    try:
+        capsys.readouterr()
+        assert probe(["--health-port", port]) == 1
+        error = capsys.readouterr().err
+        assert len(error.splitlines()) == 1
+        assert "timed out" in error
+    finally:
+        os.kill(command.process.pid, signal.SIGCONT)
+
+
+def test_leftovers_go_at_the_next_start(command: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed together with its server, it leaves a folder, which the next one removes; those of the living stay."""
+    monkeypatch.setattr("tempfile.tempdir", str(command.temporary))
+    ((folder, facts),) = workplace.running()
+    assert facts["grpc_port"] == command.ports["grpc"]
+    workplace.remove_leftovers()
+    assert folder.is_dir()
+    started = descendants(command.process.pid)
+    for pid in (command.process.pid, *started):
+        os.kill(pid, signal.SIGKILL)
+    command.process.wait()
+    assert not wait_until_gone(started)
+    regions = list(Path("/dev/shm").glob(f"{facts['shared_memory']}*"))
+    environments = [Path(name) for name in facts["environments"]]
+    assert regions
+    assert environments
+    (folder.parent / f"{workplace.PREFIX}not_ours").symlink_to(Path.home())
+    deadline = time.monotonic() + 10  # a process with many threads counts as gone before the last of them is
+    while list(workplace.running()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    following = workplace.Workplace()
+    assert not folder.exists()
+    assert not any(path.exists() for path in (*regions, *environments))
+    assert Path.home().is_dir()
+    following.remove()
+    assert not [path for path in folder.parent.iterdir() if not path.is_symlink()]
