@@ -92,7 +92,7 @@ def test_other_sizes(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Captu
     assert onnx.main([str(checkpoint_path), "--size", "96", "--repository", str(tmp_path)]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["graphs"]["gin"]["parity"]["same_anchor"] == 1
-    assert Preparation.load(tmp_path / "gin_prepare" / "1" / "vocabulary.json").image_size == 96
+    assert Preparation.load(tmp_path / "gin" / "1" / "vocabulary.json").image_size == 96
     assert onnx.main([str(checkpoint_path), "--size", "100", "--out", str(tmp_path / "odd")]) == 2
     assert "image_size is 100; it must be a multiple of 32" in capsys.readouterr().err
     assert not [path for path in (tmp_path / "odd").rglob("*") if path.is_file()]

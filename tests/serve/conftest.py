@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from client.library import Client
-from export import onnx
+from export import onnx, torchscript
 from export.command import export_to_repository
 from serve import Server
 
 COMMITTED = Path(__file__).parent.parent.parent / "triton_repo"
-BUILT = ("model.onnx", "model.pt", "vocabulary.json", "manifest.json", "questions.npz")
+BUILT = ("[0-9]*", "warmup")
 
 
 def copy_repository(target: Path) -> Path:
     """The committed repository without built files."""
-    shutil.copytree(COMMITTED, target, ignore=shutil.ignore_patterns(*BUILT, "__pycache__"))
+    shutil.copytree(COMMITTED, target, ignore=shutil.ignore_patterns(*BUILT))
     return target
 
 
@@ -25,7 +25,8 @@ def copy_repository(target: Path) -> Path:
 def repository(checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository that the small network was exported into."""
     folder = copy_repository(tmp_path_factory.mktemp("serve") / "triton_repo")
-    export_to_repository(checkpoint_path, onnx.FORMAT, folder)
+    for kind in (onnx.FORMAT, torchscript.FORMAT):
+        export_to_repository(checkpoint_path, kind, folder)
     return folder
 
 

@@ -183,7 +183,7 @@ def test_repository_that_cannot_be_served(tmp_path: Path) -> None:
 
 DAMAGE = {  # file, what to replace in it (nothing: all of it), by what, what the message must name
     "no network": ("gin_onnx/1/model.onnx", b"", b"not a network", "gin_onnx/1/model.onnx"),
-    "no facts": ("gin_prepare/1/vocabulary.json", b"", b"{}", "gin_prepare/1/vocabulary.json"),
+    "no facts": ("gin/1/vocabulary.json", b"", b"{}", "gin/1/vocabulary.json"),
     "no configuration": ("gin_onnx/config.pbtxt", b"max_batch_size", b"max_batch", "gin_onnx/config.pbtxt"),
     "other name": ("gin_onnx/config.pbtxt", b'"lengths"', b'"widths"', "widths"),
     "other type": ("gin_onnx/config.pbtxt", b"TYPE_UINT8", b"TYPE_INT8", "tensor(uint8)"),
