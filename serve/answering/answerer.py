@@ -37,19 +37,20 @@ class Answerer:
 
     def prepare(self, image: bytes, expressions: Sequence[bytes]) -> Question:
         """Read one request; threads may do so at once. Raises InvalidInput naming the input."""
+        key = hashlib.sha256(image).digest()
+        seen, pixels = self.features.get(key), None
+        if seen is not None:
+            size = seen.size
+        else:
+            try:
+                pixels, size = self.preparation.image(image)
+            except InvalidInput as error:
+                raise InvalidInput(f"IMAGE: {error}") from None
         try:
             ids, lengths = self.preparation.expressions(expressions)
         except InvalidInput as error:
             raise InvalidInput(f"EXPRESSION: {error}") from None
-        key = hashlib.sha256(image).digest()
-        seen = self.features.get(key)
-        if seen is not None:
-            return Question(key, seen, None, seen.size, ids, lengths)
-        try:
-            pixels, size = self.preparation.image(image)
-        except InvalidInput as error:
-            raise InvalidInput(f"IMAGE: {error}") from None
-        return Question(key, None, pixels, size, ids, lengths)
+        return Question(key, seen, pixels, size, ids, lengths)
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions together, each as it would be alone. Not for several threads at once."""
