@@ -50,7 +50,7 @@ instance_group [ {{ count: 1 }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
 dynamic_batching {{
   # Here only the queue: requests join inside the model, where they need no batch axis and never wait for company.
-  # What is refused for a full queue, or could not begin in time, is refused at once: UNAVAILABLE.
+  # What finds the queue full is refused at once: UNAVAILABLE.
   default_queue_policy {{
     max_queue_size: 64
     timeout_action: REJECT
@@ -59,8 +59,7 @@ dynamic_batching {{
   }}
 }}
 parameters [
-  # Expressions that one run answers at most, unless a single request has more. On CPUs eight take 0.7 of the time
-  # that they take alone and more gain nothing (docs/serving.md).
+  # Expressions that one run answers at most, unless a single request has more.
   {{ key: "batch_expressions" value {{ string_value: "8" }} }},
   # Features of the images that were asked about last; an image of ResNet-50 at 320 pixels takes 13 MB.
   {{ key: "feature_cache_bytes" value {{ string_value: "268435456" }} }}
