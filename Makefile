@@ -24,6 +24,4 @@ test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 clean:
-	rm -rf .venv demo runs triton_repo/*/[0-9]*/model.onnx triton_repo/*/[0-9]*/model.pt \
-	  triton_repo/*/[0-9]*/vocabulary.json triton_repo/*/[0-9]*/manifest.json \
-	  triton_repo/*/[0-9]*/questions.npz
+	rm -rf .venv demo runs triton_repo/*/[0-9]* triton_repo/*/warmup

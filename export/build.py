@@ -15,9 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.formats import Format
+from export.configurations import ENTRY, write_configuration
+from export.formats import VOCABULARY, Format
 from export.graphs import GRAPHS, Graph, make_graphs
-from export.manifest import MANIFEST, Recorded, hash_file, save_questions, write_manifest
+from export.manifest import (
+    MANIFEST,
+    InvalidExport,
+    Recorded,
+    hash_file,
+    read_manifest,
+    save_questions,
+    write_manifest,
+)
 from export.parity import Comparison, Limits, Runner, check_report
 from export.precision import KEPT, lower
 from export.questions import Example, Question, arrays, made_up_questions, make_question
@@ -26,7 +35,6 @@ from model.boxes import box_iou
 from model.checkpoint import Checkpoint
 
 STAGING = ".export-"
-VOCABULARY = "vocabulary.json"
 RECORDED = 2  # questions
 
 
@@ -163,23 +171,48 @@ def publish(folder: Path, target: Path) -> None:
 
 
 def publish_models(folder: Path, report: dict[str, Any], kind: Format, repository: Path) -> list[Path]:
-    """Move the staged files to the models of a Triton repository that serve them, version 1; returns where they are."""
+    """Make the staged files a new version of the models of a Triton repository that serve them; returns where they are.
+
+    Of older versions the last good one is kept. A version appears whole or not at all.
+    """
     facts = {name: value for name, value in report.items() if name != "graphs"}
+    suffix = "" if report["precision"] == "fp32" else f"_{report['precision']}"
     places = []
-    for part, model in kind.models.items():
-        version = repository / model / "1"
+    for model, parts in kind.models.items():
         staged = folder / model
         staged.mkdir()
         graphs = {}
-        if part in report["graphs"]:
-            graph = report["graphs"][part]
-            served = {"file": f"model{kind.suffix}", "questions": "questions.npz"}
-            for key, name in served.items():
-                os.replace(folder / graph[key], staged / name)
-            graphs[part] = graph | served
-        else:
-            os.replace(folder / part, staged / part)
+        for part, name in parts.items():
+            if part in report["graphs"]:
+                served = {"file": f"{name}{kind.suffix}", "questions": f"{name}.questions.npz"}
+                graphs[part] = report["graphs"][part] | served
+                shutil.copyfile(folder / report["graphs"][part]["questions"], staged / served["questions"])
+                os.replace(folder / report["graphs"][part]["file"], staged / served["file"])
+            else:
+                os.replace(folder / part, staged / name)
+        if model == "gin":
+            (staged / "model.py").write_text(ENTRY, encoding="utf-8")
         write_manifest(staged, facts, graphs)
-        publish(staged, version)
-        places.append(version)
+        write_configuration(repository / f"{model}{suffix}", model, report["image_size"])
+        places.append(add_version(staged, repository / f"{model}{suffix}"))
     return places
+
+
+def add_version(staged: Path, model: Path) -> Path:
+    """Make a folder the newest version of a model, and remove all others but the last whose files verify."""
+    versions = sorted((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    newest = model / str(int(versions[-1].name) + 1 if versions else 1)
+    os.replace(staged, newest)
+    good = next((path for path in reversed(versions) if _verifies(path)), None)
+    for path in versions:
+        if path != good:
+            shutil.rmtree(path)
+    return newest
+
+
+def _verifies(version: Path) -> bool:
+    try:
+        read_manifest(version)
+    except (InvalidExport, OSError):
+        return False
+    return True

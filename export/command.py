@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from export.build import Request, build, publish, publish_models, staging
+from export.configurations import REPOSITORY
 from export.formats import Format
 from export.graphs import GRAPHS
 from export.parity import LIMITS, Limits, ParityError
 from export.questions import read_examples
 
-REPOSITORY = Path(__file__).parent.parent / "triton_repo"
 CALIBRATION = 64  # pictures
 
 
@@ -81,7 +81,8 @@ def export_to_repository(checkpoint: Path, kind: Format, repository: Path) -> di
 
 
 def _to_repository(request: Request, kind: Format, repository: Path) -> dict[str, object]:
+    wanted = [name for name in GRAPHS if any(name in parts for parts in kind.models.values())]
     with staging(repository) as folder:
-        report = build(request, kind, folder, [name for name in GRAPHS if name in kind.models])
+        report = build(request, kind, folder, wanted)
         places = publish_models(folder, report, kind, repository)
     return report | {"written": [str(place) for place in places]}

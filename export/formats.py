@@ -11,15 +11,17 @@ from export.graphs import Graph
 from export.parity import Limits, Runner
 from export.questions import Question
 
+VOCABULARY = "vocabulary.json"
+
 
 @dataclass(frozen=True)
 class Format:
     """One kind of exported file.
 
     write: graph, example inputs by name, path, and facts to keep inside the file. open: the file's path, its inputs
-    and its outputs, to a way to ask it on the CPU. versions: of the packages that matter. models: graph to the model
-    of a Triton repository that serves it. quantize: make the files in a folder int8 after asking them questions;
-    returns facts for the manifest.
+    and its outputs, to a way to ask it on the CPU. versions: of the packages that matter. models: of a Triton
+    repository, each with the graphs and files that it serves and what they are called there. quantize: make the files
+    in a folder int8 after asking them questions; returns facts for the manifest.
     """
 
     name: str
@@ -28,5 +30,5 @@ class Format:
     write: Callable[[Graph, Mapping[str, Tensor], Path, Mapping[str, str]], None]
     open: Callable[[Path, Sequence[str], Sequence[str]], Runner]
     versions: Callable[[], dict[str, str]]
-    models: Mapping[str, str]
+    models: Mapping[str, Mapping[str, str]]
     quantize: Callable[[Path, Sequence[Question], Limits], dict[str, Any]] | None = None

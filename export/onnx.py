@@ -21,9 +21,8 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from export.build import VOCABULARY
 from export.command import make_parser, run_export
-from export.formats import Format
+from export.formats import VOCABULARY, Format
 from export.graphs import FREE_AXES, Graph
 from export.lstm import OnnxLSTM, with_lstm
 from export.quantize import quantize
@@ -65,7 +64,10 @@ def make_format(opset: int = OPSET) -> Format:
         write=functools.partial(write, opset=opset),
         open=open_onnx,
         versions=lambda: packages,
-        models={"gin": "gin_onnx", VOCABULARY: "gin_prepare"},
+        models={
+            "gin_onnx": {"gin": "model"},
+            "gin": {"gin_image": "image", "gin_expression": "expression", VOCABULARY: VOCABULARY},
+        },
         quantize=quantize,
     )
 

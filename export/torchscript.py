@@ -56,7 +56,7 @@ FORMAT = Format(
     write=write,
     open=open_file,
     versions=dict,
-    models={"gin": "gin_torchscript"},
+    models={"gin_torchscript": {"gin": "model"}},
 )
 
 

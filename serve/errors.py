@@ -11,3 +11,7 @@ class PortInUse(ServerError):
 
 class Refused(ServerError):
     """What was asked for would expose the server or cannot be secured; the message says what to give instead."""
+
+
+class RepositoryError(ValueError):
+    """A repository that cannot be served; the message says what to do."""

@@ -4,21 +4,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from serve.errors import RepositoryError
 from serve.triton import backend_names
+from serve.versions import split_versions
 
 DEFAULT = Path(__file__).resolve().parent.parent / "triton_repo"
 SERVED = "gin"  # the model that clients ask
-FILES = {  # what must lie in a version folder
-    "onnxruntime": ("model.onnx",),
-    "pytorch": ("model.pt",),
-    "python": ("model.py",),
-    "ensemble": (),
-}
 EXPORT = "python -m export.onnx CHECKPOINT"
-
-
-class RepositoryError(ValueError):
-    """A repository that cannot be served; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +22,18 @@ class Selection:
 
 
 def select_models(repository: Path) -> Selection:
-    """The models that can be served here. Raises RepositoryError if `gin` or a part of it is not among them."""
+    """The models that can be served here: those with a version that is what was exported, by its manifest.
+
+    Files are only read as bytes. Raises RepositoryError if `gin` is not among them.
+    """
     if not repository.is_dir():
         raise RepositoryError(f"there is no model repository at {repository}")
     folders = sorted(path.parent for path in repository.glob("*/config.pbtxt"))
     skipped = {folder.name: reason for folder in folders if (reason := _obstacle(folder))}
-    served = repository / SERVED / "config.pbtxt"
-    if not served.is_file():
+    if repository / SERVED not in folders:
         raise RepositoryError(f"{repository} has no model {SERVED!r}")
-    for name in (SERVED, *re.findall(r'model_name:\s*"([^"]+)"', served.read_text(encoding="utf-8"))):
-        if not (repository / name / "config.pbtxt").is_file():
-            raise RepositoryError(f"{repository} has no model {name!r}, which {SERVED!r} is made of")
-        if name in skipped:
-            raise RepositoryError(f"model {name!r} cannot be served: {skipped[name]}")
+    if SERVED in skipped:
+        raise RepositoryError(f"model {SERVED!r} cannot be served: {skipped[SERVED]}")
     return Selection(tuple(folder.name for folder in folders if folder.name not in skipped), skipped)
 
 
@@ -51,13 +42,9 @@ def _obstacle(folder: Path) -> str:
     config = (folder / "config.pbtxt").read_text(encoding="utf-8")
     match = re.search(r'^\s*(?:backend|platform):\s*"([^"]+)"', config, re.MULTILINE)
     backend = match[1] if match else ""
-    if backend not in backend_names() | {"ensemble"}:
+    if backend not in backend_names():
         return f"its backend {backend!r} is not part of the pip-installed server"
-    versions = [path for path in folder.iterdir() if path.name.isdigit()]
-    wanted = FILES.get(backend, ())
-    if folder.name == "gin_prepare":
-        wanted = (*wanted, "vocabulary.json")
-    for name in wanted:
-        if not any((version / name).is_file() for version in versions):
-            return f"{folder / '1' / name} does not exist; run `{EXPORT}`"
+    good, refused = split_versions(folder)
+    if not good:
+        return "; ".join(refused.values()) or f"{folder} has no version; run `{EXPORT}`"
     return ""

@@ -10,30 +10,25 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from serve.repository import RepositoryError
+from serve.errors import RepositoryError
 
 MANIFEST = "manifest.json"
 FORMAT = "gin-export-1"
-EXPORTED = ("model.onnx", "model.pt", "vocabulary.json")  # files that only an export writes
 
 
 def verify(version: Path) -> None:
-    """Compare the exported files of a version folder with the hashes in their manifest; only bytes are read of them.
+    """Compare the files of a version folder with the hashes in their manifest; only bytes are read of them.
 
-    Raises RepositoryError naming the file that is missing, unknown to the manifest or other than it was.
+    Raises RepositoryError naming the file that is missing or other than it was.
     """
-    path, exported = version / MANIFEST, {name for name in EXPORTED if (version / name).is_file()}
+    path = version / MANIFEST
     if not path.is_file():
-        if exported:
-            raise RepositoryError(f"{version / min(exported)} has no {MANIFEST} beside it; export the network again")
-        return
+        raise RepositoryError(f"{version} has no {MANIFEST}; export the network again")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         known, files = manifest["format"], dict(manifest["files"])
         if known != FORMAT:
             raise RepositoryError(f"{path} has format {known!r}; this version reads {FORMAT!r}")
-        if unknown := exported - files.keys():
-            raise RepositoryError(f"{version / min(unknown)} is not in {MANIFEST}; export the network again")
         for name, expected in files.items():
             if Path(name).name != name:
                 raise RepositoryError(f"{path} names {name!r}, which is not a file of its folder")
@@ -48,6 +43,20 @@ def verify(version: Path) -> None:
         raise RepositoryError(f"{path} is damaged: {error!r}") from None
 
 
+def split_versions(model: Path) -> tuple[list[Path], dict[str, str]]:
+    """The version folders of a model that verify, and those that do not, with the reason."""
+    good: list[Path] = []
+    refused: dict[str, str] = {}
+    for entry in sorted(model.iterdir()):
+        if entry.name.isdigit():
+            try:
+                verify(entry)
+                good.append(entry)
+            except RepositoryError as error:
+                refused[str(entry)] = str(error)
+    return good, refused
+
+
 def link_models(repository: Path, names: Iterable[str], view: Path) -> dict[str, str]:
     """Show the named models in the folder `view`, or bring what is shown there up to date.
 
@@ -56,18 +65,11 @@ def link_models(repository: Path, names: Iterable[str], view: Path) -> dict[str,
     """
     refused: dict[str, str] = {}
     for name in names:
-        wanted: dict[str, Path] = {}
-        reasons: dict[str, str] = {}
-        for entry in (repository / name).iterdir():
-            try:
-                if entry.name.isdigit():
-                    verify(entry)
-                wanted[entry.name] = entry
-            except RepositoryError as error:
-                reasons[str(entry)] = str(error)
-        if reasons and not any(entry.isdigit() for entry in wanted):
+        good, reasons = split_versions(repository / name)
+        if not good:
             raise RepositoryError(f"model {name!r} has no version to serve: {'; '.join(reasons.values())}")
-        _link(wanted, view / name)
+        others = [entry for entry in (repository / name).iterdir() if not entry.name.isdigit()]
+        _link({entry.name: entry for entry in (*good, *others)}, view / name)
         refused |= reasons
     return refused
 

@@ -84,8 +84,8 @@ def test_other_answers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_repository(checkpoint_path: Path, tmp_path: Path) -> None:
     """All models of a repository are verified, and must come from one checkpoint."""
     export_to_repository(checkpoint_path, onnx.FORMAT, tmp_path)
-    assert {Path(line["folder"]).parent.name for line in check.verify(tmp_path)} == {"gin_onnx", "gin_prepare"}
-    manifest = tmp_path / "gin_prepare" / "1" / MANIFEST
+    assert {Path(line["folder"]).parent.name for line in check.verify(tmp_path)} == {"gin_onnx", "gin"}
+    manifest = tmp_path / "gin" / "1" / MANIFEST
     facts = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(facts | {"checkpoint": "another"}))
     with pytest.raises(InvalidExport, match="different checkpoints"):

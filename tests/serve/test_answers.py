@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import time
 import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -211,3 +212,30 @@ def test_http_describes_the_model(server: Server, client: Client) -> None:
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["IMAGE", "EXPRESSION"]
     assert [tensor["name"] for tensor in metadata["outputs"]] == ["BOX", "SCORE", "ATTENTION"]
     assert client.ready()
+
+
+def metric(server: Server, name: str) -> float:
+    """A metric of `gin`, as Prometheus would read it."""
+    with urllib.request.urlopen(f"http://{server.address}:{server.metrics_port}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    return next(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f'{name}{{model="gin"'))
+
+
+def await_metric(server: Server, name: str, value: float) -> None:
+    """Metrics follow the answers; wait until one is there."""
+    deadline = time.monotonic() + 10
+    while metric(server, name) != value and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert metric(server, name) == value
+
+
+def test_second_question_is_a_hit(server: Server, client: Client, picture: Image.Image) -> None:
+    """The second question about the same bytes, whatever is asked, is counted as a hit, and answered the same."""
+    file = encoded(picture.rotate(7))
+    hits, misses = metric(server, "gin_cache_hit_count"), metric(server, "gin_cache_miss_count")
+    first = served_boxes(client, file)
+    await_metric(server, "gin_cache_miss_count", misses + 1)
+    np.testing.assert_allclose(client.ground(file, QUESTIONS[1])[0].box, first[1], atol=0.05)
+    await_metric(server, "gin_cache_hit_count", hits + 1)
+    assert metric(server, "gin_cache_miss_count") == misses + 1
+    assert metric(server, "gin_cache_bytes") > 0

@@ -182,29 +182,27 @@ def test_repository_that_cannot_be_served(tmp_path: Path) -> None:
     assert "python -m export.onnx" in done.stderr
 
 
-TAMPERED = ["gin_onnx/1/model.onnx", "gin_prepare/1/vocabulary.json", "gin_onnx/1/manifest.json"]
-
-
-@pytest.mark.parametrize("file", TAMPERED)
+@pytest.mark.parametrize("file", ["image.onnx", "vocabulary.json", "manifest.json"])
 def test_tampered_repository(repository: Path, tmp_path: Path, file: str) -> None:
-    """A file that is not the one that was exported: one line names it and nothing is opened; exit code 2."""
+    """A file that is not the one that was exported: one line names its version and nothing is opened; exit code 2."""
     damaged = tmp_path / "triton_repo"
     shutil.copytree(repository, damaged)
-    content = bytearray((damaged / file).read_bytes())
+    path = damaged / "gin" / "1" / file
+    content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
-    (damaged / file).write_bytes(content)
+    path.write_bytes(content)
     done = refused("--repository", damaged)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert str(damaged / Path(file).parent) in done.stderr
+    assert str(path.parent) in done.stderr
 
 
 def test_repository_without_proof(repository: Path, tmp_path: Path) -> None:
     """A network without a manifest is not served."""
     shutil.copytree(repository, tmp_path / "triton_repo")
-    (tmp_path / "triton_repo" / "gin_onnx" / "1" / "manifest.json").unlink()
+    (tmp_path / "triton_repo" / "gin" / "1" / "manifest.json").unlink()
     done = refused("--repository", tmp_path / "triton_repo")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "model.onnx has no manifest.json" in done.stderr
+    assert "gin/1 has no manifest.json" in done.stderr
 
 
 DAMAGE = {  # file, what to replace in it, by what, what the message must name

@@ -1,13 +1,18 @@
-"""The committed repository agrees with the code."""
+"""The committed repository agrees with the code, and only what was exported is served."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+from export.configurations import COMMITTED as MODELS
+from export.configurations import DEMO_SIZE, render
 from export.graphs import ANSWERS, INPUTS
-from serve.repository import RepositoryError, select_models
+from serve.errors import RepositoryError
+from serve.repository import select_models
+from serve.versions import split_versions
 from tests.serve.conftest import COMMITTED, copy_repository
 
 
@@ -28,89 +33,92 @@ def test_network_configurations() -> None:
     assert names(config("gin_torchscript").output) == [f"{name}__{n}" for n, name in enumerate(ANSWERS)]
 
 
-def test_ensemble_fits_its_members() -> None:
-    """Every tensor that the ensemble maps exists in its member."""
-    for step in config("gin").ensemble_scheduling.step:
-        member = config(step.model_name)
-        assert set(step.input_map) == set(names(member.input))
-        assert set(step.output_map) <= set(names(member.output))
+@pytest.mark.parametrize("name", MODELS)
+def test_committed_configurations(name: str) -> None:
+    """What is committed is what `python -m export.configurations` writes, under the folder's name."""
+    path = COMMITTED / name / "config.pbtxt"
+    assert path.read_text() == render(name, name, DEMO_SIZE), "run `python -m export.configurations`"
+    assert config(name).name == name
 
 
-def test_every_model_carries_its_folders_name() -> None:
-    """A model's name is its folder's."""
-    for path in COMMITTED.glob("*/config.pbtxt"):
-        assert config(path.parent.name).name == path.parent.name
+def test_variant_has_its_own_name() -> None:
+    """A variant is configured like the model that it varies, but for the name."""
+    variant = text_format.Parse(render("gin_int8", "gin", 320), ModelConfig())
+    assert variant.name == "gin_int8"
+    variant.name = "gin"
+    assert variant == config("gin")
 
 
 def test_selection(repository: Path) -> None:
-    """What can be served is chosen; the rest is named with its reason."""
+    """What can be served is chosen."""
     selection = select_models(repository)
-    assert selection.load == ("gin", "gin_onnx", "gin_prepare")
-    assert "pytorch" in selection.skipped["gin_torchscript"]
+    assert selection.load == ("gin", "gin_onnx", "gin_torchscript")
+    assert not selection.skipped
 
 
 def test_missing_parts(tmp_path: Path) -> None:
     """Without an exported network there is nothing to serve."""
-    with pytest.raises(RepositoryError, match=r"does not exist; run `python -m export\.onnx"):
+    with pytest.raises(RepositoryError, match=r"no version; run `python -m export\.onnx"):
         select_models(copy_repository(tmp_path / "triton_repo"))
     with pytest.raises(RepositoryError, match="no model 'gin'"):
         select_models(tmp_path)
 
 
-def add_model(repository: Path, name: str, config: str, *files: str) -> None:
-    """A further model."""
-    (repository / name / "1").mkdir(parents=True)
-    (repository / name / "config.pbtxt").write_text(config)
-    for file in files:
-        (repository / name / "1" / file).touch()
-
-
 @pytest.fixture
-def built(tmp_path: Path) -> Path:
-    """A repository with every file that is looked for, all empty."""
-    folder = copy_repository(tmp_path / "triton_repo")
-    (folder / "gin_onnx" / "1" / "model.onnx").touch()
-    (folder / "gin_prepare" / "1" / "vocabulary.json").touch()
-    return folder
+def built(repository: Path, tmp_path: Path) -> Path:
+    """A copy of the repository."""
+    return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
 
 
-@pytest.mark.parametrize("file", ["gin_onnx/1/model.onnx", "gin_prepare/1/vocabulary.json", "gin_prepare/1/model.py"])
+@pytest.mark.parametrize("file", ["image.onnx", "expression.onnx", "vocabulary.json", "model.py", "manifest.json"])
 def test_each_part_is_needed(built: Path, file: str) -> None:
-    """Any missing file of a part of `gin` is named with the model that needs it."""
-    (built / file).unlink()
+    """Any missing file of `gin` is named."""
+    path = built / "gin" / "1" / file
+    path.unlink()
     with pytest.raises(RepositoryError) as caught:
         select_models(built)
-    assert str(built / file) in str(caught.value)
-    assert f"'{Path(file).parts[0]}'" in str(caught.value)
+    assert file in str(caught.value)
+
+
+@pytest.mark.parametrize("file", ["image.onnx", "vocabulary.json", "model.py"])
+def test_tampered_file(built: Path, file: str) -> None:
+    """A file with one byte changed is not served, code included; another model's does not stand in the way."""
+    for folder, name in ((built / "gin_onnx", "model.onnx"), (built / "gin", file)):
+        path = folder / "1" / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        if folder.name == "gin_onnx":
+            assert "SHA-256" in select_models(built).skipped["gin_onnx"]
+    with pytest.raises(RepositoryError, match=f"{file} is not the file that was exported: its SHA-256 differs"):
+        select_models(built)
 
 
 def test_other_models(built: Path) -> None:
-    """Models that `gin` does not need are served if they can be, and else do not stand in the way."""
-    add_model(built, "extra", 'backend: "python"', "model.py")
-    add_model(built, "empty", 'backend: "onnxruntime"')
-    add_model(built, "foreign", 'platform: "tensorrt_plan"', "model.plan")
-    add_model(built, "nameless", "max_batch_size: 0", "model.py")
+    """Models that nobody exported are not served, and do not stand in the way."""
+    for name, text in (("foreign", 'platform: "tensorrt_plan"'), ("unknown", 'backend: "python"'), ("nameless", "")):
+        (built / name / "1").mkdir(parents=True)
+        (built / name / "config.pbtxt").write_text(text)
     (built / "notes").mkdir()
     selection = select_models(built)
-    assert selection.load == ("extra", "gin", "gin_onnx", "gin_prepare")
-    assert set(selection.skipped) == {"empty", "foreign", "nameless", "gin_torchscript"}
-    assert "model.onnx" in selection.skipped["empty"]
+    assert selection.load == ("gin", "gin_onnx", "gin_torchscript")
+    assert set(selection.skipped) == {"foreign", "nameless", "unknown"}
     assert "tensorrt_plan" in selection.skipped["foreign"]
+    assert "manifest.json" in selection.skipped["unknown"]
 
 
-def test_another_version(built: Path) -> None:
-    """A file in any numbered version folder counts; one in another folder does not."""
-    (built / "gin_onnx" / "1").rename(built / "gin_onnx" / "7")
-    assert "gin_onnx" in select_models(built).load
-    (built / "gin_onnx" / "7").rename(built / "gin_onnx" / "old")
-    with pytest.raises(RepositoryError, match="gin_onnx"):
-        select_models(built)
-
-
-def test_part_that_is_not_there(built: Path) -> None:
-    """A part of `gin` whose folder is missing is named."""
-    (built / "gin_onnx").rename(built / ".." / "elsewhere")
-    with pytest.raises(RepositoryError, match="gin_onnx"):
+def test_versions_that_verify(built: Path) -> None:
+    """A version that does not verify does not stand in the way of one that does; folders without a number do not
+    count."""
+    shutil.copytree(built / "gin" / "1", built / "gin" / "10")
+    (built / "gin" / "10" / "vocabulary.json").write_text("{}")
+    shutil.copytree(built / "gin" / "1", built / "gin" / "old")
+    good, refused = split_versions(built / "gin")
+    assert good == [built / "gin" / "1"]
+    assert list(refused) == [str(built / "gin" / "10")]
+    assert "gin" in select_models(built).load
+    shutil.rmtree(built / "gin" / "1")
+    with pytest.raises(RepositoryError, match="SHA-256 differs"):
         select_models(built)
 
 

@@ -1,0 +1,199 @@
+"""What serving costs: requests per second and latency of `gin` over gRPC beside the bare network on the same cores.
+
+    python benchmarks/serving.py [CKPT] [--seconds S] [--record FILE]
+
+Closed loop at 1 to 64 callers, for pictures that the server has not seen, for one that it knows, and with eight
+expressions per request; open loop (Poisson arrivals) at half and at twice the saturated rate. At one caller all ways,
+the bare network among them, are measured in turn. The callers share the cores with the server.
+"""
+
+import argparse
+import json
+import random
+import shutil
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from latency import CHECKPOINT, TRITON, example, run_rounds, summarise, unseen
+from machine import describe_machine
+from rich.console import Console
+from rich.table import Table
+
+from client.errors import GroundingError
+from client.library import Client
+from export import onnx
+from export.command import export_to_repository
+from export.graphs import ANSWERS, INPUTS
+from export.runtime import open_onnx
+from model.checkpoint import Checkpoint
+from serve import Server
+from serve.repository import DEFAULT
+
+CALLERS = (1, 2, 4, 8, 16, 32, 64)
+ROUNDS, WARM_UP = 60, 5
+TARGETS = {"overhead_ms": 2.0, "eight_over_one": 3.5, "known_over_new": 0.45, "saturation_over_bare": 0.9}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description="What serving costs.")
+    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)")
+    parser.add_argument("--seconds", type=float, default=3, metavar="S", help="of each loop (%(default)s)")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    arguments = parser.parse_args(argv)
+    try:
+        checkpoint = Checkpoint.load(arguments.checkpoint)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    figures = measure(checkpoint, arguments.checkpoint, arguments.seconds)
+    show(figures)
+    if arguments.record:
+        record = {"checkpoint": arguments.checkpoint.name, "seconds": arguments.seconds}
+        record |= {**describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON), **figures}
+        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any]:
+    """All figures; times in milliseconds, rates per second."""
+    picture, expression = example()
+    eight = [f"{expression} {'second ' * number}" for number in range(8)]
+    with tempfile.TemporaryDirectory() as folder:
+        repository = Path(folder) / "triton_repo"
+        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*"))
+        export_to_repository(path, onnx.FORMAT, repository)
+        with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+            with Client(f"{server.address}:{server.grpc_port}") as client:
+                ways: dict[str, Callable[[], Any]] = {
+                    "new picture, 1 expression": lambda: client.ground(unseen(picture), expression),
+                    "known picture, 1 expression": lambda: client.ground(picture, expression),
+                    "new picture, 8 expressions": lambda: client.ground(unseen(picture), eight),
+                }
+                bare = bare_ways(checkpoint, repository, picture, expression)
+                run_rounds(ways | bare, WARM_UP)
+                alone = {name: summarise(values) for name, values in run_rounds(ways | bare, ROUNDS).items()}
+                closed = {
+                    name: [closed_loop(way, callers, seconds) for callers in CALLERS] for name, way in ways.items()
+                }
+                way = ways["new picture, 1 expression"]
+                peak = max(row["per_second"] for row in closed["new picture, 1 expression"])
+                opened = [open_loop(way, share * peak, seconds) for share in (0.5, 2.0)]
+            counts = read_counts(server)
+    median = {name: row["median"] for name, row in alone.items()}
+    ratios = {
+        "overhead_ms": median["new picture, 1 expression"] - median["bare preparation and network"],
+        "eight_over_one": median["new picture, 8 expressions"] / median["new picture, 1 expression"],
+        "known_over_new": median["known picture, 1 expression"] / median["new picture, 1 expression"],
+        "saturation_over_bare": peak * median["bare network"] / 1000,
+    }
+    return {"one_caller": alone, "closed_loop": closed, "open_loop": opened, "ratios": ratios, "counts": counts}
+
+
+def bare_ways(
+    checkpoint: Checkpoint, repository: Path, picture: bytes, expression: str
+) -> dict[str, Callable[[], Any]]:
+    """The same question without a server: the whole network in ONNX Runtime, with and without preparation."""
+    run = open_onnx(next((repository / "gin_onnx").glob("*/model.onnx")), INPUTS, ANSWERS)
+    preparation = checkpoint.preparation
+
+    def prepare() -> dict[str, np.ndarray]:
+        pixels, size = preparation.image(picture)
+        ids, lengths = preparation.expressions([expression])
+        arrays = pixels[None], ids, lengths, np.zeros(1, dtype=np.int64), np.array([size], dtype=np.int64)
+        return dict(zip(INPUTS, arrays, strict=True))
+
+    prepared = prepare()
+    return {"bare network": lambda: run(prepared), "bare preparation and network": lambda: run(prepare())}
+
+
+def closed_loop(way: Callable[[], Any], callers: int, seconds: float) -> dict[str, float]:
+    """Callers who ask again as soon as they are answered."""
+    end = time.monotonic() + seconds
+
+    def call(_: int) -> list[tuple[float, bool]]:
+        seen = []
+        while time.monotonic() < end:
+            seen.append(timed(way, time.perf_counter()))
+        return seen
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(callers) as pool:
+        seen = [pair for pairs in pool.map(call, range(callers)) for pair in pairs]
+    return {"callers": callers, **described(seen, time.monotonic() - started)}
+
+
+def open_loop(way: Callable[[], Any], rate: float, seconds: float) -> dict[str, float]:
+    """Requests that come at random times whether or not earlier ones are answered; latency counts from when they were
+    due."""
+    draw = random.Random(0)
+    times, now = [], 0.0
+    while (now := now + draw.expovariate(rate)) < seconds:
+        times.append(now)
+    started = time.perf_counter()
+
+    def call(due: float) -> tuple[float, bool]:
+        time.sleep(max(0.0, started + due - time.perf_counter()))
+        return timed(way, started + due)
+
+    with ThreadPoolExecutor(256) as pool:
+        seen = list(pool.map(call, times))
+    return {"asked_per_second": round(rate, 1), **described(seen, time.perf_counter() - started)}
+
+
+def timed(way: Callable[[], Any], since: float) -> tuple[float, bool]:
+    """Milliseconds since then when the answer is there, and whether it is one."""
+    try:
+        way()
+    except GroundingError:
+        return 1000 * (time.perf_counter() - since), False
+    return 1000 * (time.perf_counter() - since), True
+
+
+def described(seen: Sequence[tuple[float, bool]], seconds: float) -> dict[str, float]:
+    """Rate and latency of what was answered, and how many were refused."""
+    answered = [milliseconds for milliseconds, good in seen if good]
+    times = summarise(answered) if answered else {}
+    return {"per_second": round(len(answered) / seconds, 2), **times, "refused": len(seen) - len(answered)}
+
+
+def read_counts(server: Server) -> dict[str, float]:
+    """What the server counted: its own metrics of `gin`, queueing among them."""
+    with urllib.request.urlopen(f"http://{server.address}:{server.metrics_port}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    wanted = ("gin_", "nv_inference_queue_duration_us", "nv_inference_request_success", "nv_inference_request_failure")
+    return {
+        line.rsplit(" ", 1)[0]: float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if line.startswith(wanted) and 'model="gin"' in line
+    }
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Tables on screen."""
+    console = Console(width=110 if not sys.stdout.isatty() else None)
+    table = Table("one caller", "median ms", "p90", "p99")
+    for name, row in figures["one_caller"].items():
+        table.add_row(name, *(f"{row[key]:.2f}" for key in ("median", "p90", "p99")))
+    console.print(table)
+    table = Table("loop", "callers or rate", "per second", "median ms", "p90", "p99", "refused")
+    loops = [(name, row) for name, rows in figures["closed_loop"].items() for row in rows]
+    loops += [("open: new picture, 1 expression", row) for row in figures["open_loop"]]
+    for name, row in loops:
+        load = row.get("callers", row.get("asked_per_second"))
+        times = (f"{row.get(key, float('nan')):.1f}" for key in ("median", "p90", "p99"))
+        table.add_row(name, str(load), f"{row['per_second']:.1f}", *times, str(row["refused"]))
+    console.print(table)
+    for name, value in figures["ratios"].items():
+        console.print(f"{name}: {value:.2f} (target {TARGETS[name]})")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

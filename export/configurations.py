@@ -1,0 +1,169 @@
+"""Configurations of the served models, all from here: `render` gives the text of a model's config.pbtxt.
+
+    python -m export.configurations
+
+writes those that are committed. An export writes that of the model which it fills, under whatever name.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from export.graphs import ANSWERS, INPUTS
+from model.checkpoint import write_atomically
+
+REPOSITORY = Path(__file__).parent.parent / "triton_repo"
+COMMITTED = ("gin", "gin_onnx", "gin_torchscript")
+CONFIG = "config.pbtxt"
+DEMO_SIZE = 128  # pixels: the input of checkpoints/demo.pth
+WARM_UPS = (1, 8)  # expressions
+WARM_UP_WORDS = 4
+LENGTHS = "lengths_{}"  # file in the folder `warmup` of a model
+TENSORS = {  # type, sizes, and what they are; -1 is any
+    "IMAGE": ("STRING", (1,), "bytes of a JPEG, PNG, WebP or GIF file"),
+    "EXPRESSION": ("STRING", (-1,), "N sentences, UTF-8"),
+    "BOX": ("FP32", (-1, 4), "N, x1 y1 x2 y2 in pixels of the upright image"),
+    "SCORE": ("FP32", (-1,), "N, 0..1"),
+    "ATTENTION": ("FP32", (-1, -1, -1), "N, h, w, 0..1: where the network looked"),
+    "images": ("UINT8", (-1, -1, -1, 3), "B, S, S, RGB"),
+    "expression_ids": ("INT64", (-1, -1), "N, T"),
+    "lengths": ("INT64", (-1,), "N"),
+    "image_index": ("INT64", (-1,), "N, which image each expression is about"),
+    "image_sizes": ("INT64", (-1, 2), "B, height and width of the original images"),
+    "boxes": ("FP32", (-1, 4), "N, x1 y1 x2 y2 in pixels of the original image"),
+    "scores": ("FP32", (-1,), "N, 0..1"),
+    "attention": ("FP32", (-1, -1, -1), "N, h, w, 0..1"),
+    "anchors": ("INT64", (-1,), "N, which anchor won"),
+}
+
+GIN = """# One image and N expressions about it to N boxes, in one process: the image part runs once per image, and
+# different images and expressions of requests that wait together are answered together (serve/answering).
+name: "{name}"
+backend: "python"
+max_batch_size: 0
+{tensors}
+# One process, for it holds the cache of features. It runs on the GPU where there is one, else on all cores.
+instance_group [ {{ count: 1 }} ]
+version_policy {{ latest {{ num_versions: 1 }} }}
+dynamic_batching {{
+  # Here only the queue's limits: requests join inside the model, where they need no batch axis and never wait for
+  # company. The model takes requests in at once and refuses what is too much itself (waiting_requests).
+  default_queue_policy {{
+    max_queue_size: 64
+    timeout_action: REJECT
+    default_timeout_microseconds: 10000000
+    allow_timeout_override: true
+  }}
+}}
+parameters [
+  # Expressions that one run answers at most, unless a single request has more.
+  {{ key: "batch_expressions" value {{ string_value: "8" }} }},
+  # Requests that may be unanswered at once; more are refused at once: UNAVAILABLE.
+  {{ key: "waiting_requests" value {{ string_value: "64" }} }},
+  # Features of the images that were asked about last; an image of ResNet-50 at 320 pixels takes 13 MB.
+  {{ key: "feature_cache_bytes" value {{ string_value: "268435456" }} }}
+]
+"""
+
+ENTRY = '''"""Triton's way into serve/answering."""
+
+import os
+import sys
+from pathlib import Path
+
+# Triton's embedded interpreter ignores PYTHONPATH. What it lacks is taken from the checkout around this file.
+ROOT = str(Path(__file__).resolve().parents[3])
+sys.path[:0] = filter(None, [*os.environ.get("PYTHONPATH", "").split(os.pathsep), ROOT])
+
+from serve.answering.triton import TritonPythonModel  # noqa: E402, F401
+'''  # model.py of every version of `gin`
+
+NETWORK = """# The whole network, for clients that prepare its inputs themselves. The file is written by
+# `{command}`.{more}
+name: "{name}"
+backend: "{backend}"
+max_batch_size: 0
+{tensors}
+instance_group [ {{ count: 1 }} ]  # Triton's default is two on a CPU, which would share its cores
+version_policy {{ latest {{ num_versions: 1 }} }}
+dynamic_batching {{ default_queue_policy {{ max_queue_size: 64 }} }}
+{warm_up}
+"""
+NAMING = """ Inputs go by the names of its arguments, outputs by name__position, as
+# NVIDIA's PyTorch backend wants it."""
+
+
+def render(name: str, kind: str, image_size: int) -> str:
+    """The configuration of a model called `name`. kind: one of `COMMITTED`. image_size: side of the input in pixels."""
+    if kind == "gin":
+        tensors = _tensors("input", ("IMAGE", "EXPRESSION")) + "\n" + _tensors("output", ("BOX", "SCORE", "ATTENTION"))
+        return GIN.format(name=name, tensors=tensors)
+    onnx = kind == "gin_onnx"
+    outputs = ANSWERS if onnx else [f"{output}__{place}" for place, output in enumerate(ANSWERS)]
+    return NETWORK.format(
+        name=name,
+        backend="onnxruntime" if onnx else "pytorch",
+        command=f"python -m export.{kind.removeprefix('gin_')}",
+        more="" if onnx else NAMING,
+        tensors=_tensors("input", INPUTS) + "\n" + _tensors("output", outputs),
+        warm_up="\n".join(_warm_up(count, image_size) for count in WARM_UPS),
+    )
+
+
+def _tensors(kind: str, names: Iterable[str]) -> str:
+    lines = []
+    for name in names:
+        data_type, sizes, meaning = TENSORS[name.split("__")[0]]
+        dims = ", ".join(map(str, sizes))
+        lines.append((f'  {{ name: "{name}" data_type: TYPE_{data_type} dims: [ {dims} ] }}', meaning))
+    ends = [","] * (len(lines) - 1) + [""]
+    width = max(len(line) for line, _ in lines) + 3
+    body = [f"{line}{end}".ljust(width) + f"# {meaning}" for (line, meaning), end in zip(lines, ends, strict=True)]
+    return "\n".join([f"{kind} [", *body, "]"])
+
+
+def _warm_up(expressions: int, image_size: int) -> str:
+    """A request that Triton makes before it calls the model ready: a black image, expressions of padding."""
+    sizes = {
+        "images": (1, image_size, image_size, 3),
+        "expression_ids": (expressions, WARM_UP_WORDS),
+        "lengths": (expressions,),
+        "image_index": (expressions,),
+        "image_sizes": (1, 2),
+    }
+    lines = [
+        f'  inputs {{ key: "{name}" value {{ data_type: TYPE_{TENSORS[name][0]} '
+        f"dims: [ {', '.join(map(str, dims))} ] {_filling(name, expressions)} }} }}"
+        for name, dims in sizes.items()
+    ]
+    return "\n".join([f'model_warmup {{\n  name: "{expressions} expressions"', *lines, "}"])
+
+
+def _filling(name: str, expressions: int) -> str:
+    return f'input_data_file: "{LENGTHS.format(expressions)}"' if name == "lengths" else "zero_data: true"
+
+
+def write_configuration(folder: Path, kind: str, image_size: int) -> None:
+    """Write what belongs to the model whose folder this is, whatever its version: configuration and warm-up data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(render(folder.name, kind, image_size).encode(), folder / CONFIG)
+    if kind != "gin":
+        for count in WARM_UPS:
+            lengths = np.full(count, WARM_UP_WORDS, dtype="<i8")
+            write_atomically(lengths.tobytes(), folder / "warmup" / LENGTHS.format(count))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Command line; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m export.configurations", description="Write the committed files.")
+    parser.parse_args(argv)
+    for name in COMMITTED:
+        write_configuration(REPOSITORY / name, name, DEMO_SIZE)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

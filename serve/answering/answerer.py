@@ -1,0 +1,93 @@
+"""From questions to answers: several questions are joined, run through the network once and taken apart again."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.preparation import InvalidInput, Preparation
+from serve.answering.features import Features, Seen
+from serve.answering.network import Network
+
+Answer = dict[str, np.ndarray]  # the network's outputs by name, N rows each
+
+
+@dataclass(frozen=True)
+class Question:
+    """One image and N expressions. key: of the file's content. seen: kept features, or None, and then there are pixels
+    uint8 (S, S, 3). ids: int64 (N, T). lengths: int64 (N,)."""
+
+    key: bytes
+    seen: Seen | None
+    pixels: np.ndarray | None
+    size: tuple[int, int]
+    ids: np.ndarray
+    lengths: np.ndarray
+
+
+class Answerer:
+    """hits, misses: questions that found their image's features, or did not, so far."""
+
+    def __init__(self, preparation: Preparation, network: Network, features: Features) -> None:
+        self.preparation = preparation
+        self.network = network
+        self.features = features
+        self.hits = self.misses = 0
+
+    def prepare(self, image: bytes, expressions: Sequence[bytes]) -> Question:
+        """Read one request; threads may do so at once. Raises InvalidInput naming the input."""
+        key = hashlib.sha256(image).digest()
+        seen, pixels = self.features.get(key), None
+        if seen is not None:
+            size = seen.size
+        else:
+            try:
+                pixels, size = self.preparation.image(image)
+            except InvalidInput as error:
+                raise InvalidInput(f"IMAGE: {error}") from None
+        try:
+            ids, lengths = self.preparation.expressions(expressions)
+        except InvalidInput as error:
+            raise InvalidInput(f"EXPRESSION: {error}") from None
+        return Question(key, seen, pixels, size, ids, lengths)
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer questions together, each as it would be alone. Not for several threads at once."""
+        images = self._look(questions)
+        order = {key: place for place, key in enumerate(images)}
+        counts = [len(question.lengths) for question in questions]
+        ids = np.zeros((sum(counts), max(question.ids.shape[1] for question in questions)), dtype=np.int64)
+        rows = np.split(ids, np.cumsum(counts)[:-1])
+        for row, question in zip(rows, questions, strict=True):
+            row[:, : question.ids.shape[1]] = question.ids
+        outputs = self.network.ground(
+            [seen.levels for seen in images.values()],
+            [seen.size for seen in images.values()],
+            ids,
+            np.concatenate([question.lengths for question in questions]),
+            np.repeat([order[question.key] for question in questions], counts),
+        )
+        parts = {name: np.split(array, np.cumsum(counts)[:-1]) for name, array in outputs.items()}
+        return [{name: part[n] for name, part in parts.items()} for n in range(len(questions))]
+
+    def _look(self, questions: Sequence[Question]) -> dict[bytes, Seen]:
+        """The features of all images asked about, each once; what is not kept yet goes through the network."""
+        images: dict[bytes, Seen] = {}
+        new: dict[bytes, Question] = {}
+        for question in questions:
+            seen = question.seen or images.get(question.key) or self.features.get(question.key)
+            if seen is not None:
+                images[question.key] = seen
+            elif question.key not in new:
+                new[question.key] = question
+                continue
+            self.hits += 1
+        self.misses += len(new)
+        if new:
+            pixels = [question.pixels for question in new.values() if question.pixels is not None]
+            levels = self.network.encode(np.stack(pixels))
+            for (key, question), one in zip(new.items(), levels, strict=True):
+                images[key] = Seen(one, question.size)
+                self.features.put(key, images[key])
+        return images

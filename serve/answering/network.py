@@ -1,0 +1,74 @@
+"""The network's two parts, opened once; features pass between them inside the process."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from serve.sessions import CannotOpen, open_session
+
+IMAGE, EXPRESSION = "image.onnx", "expression.onnx"
+ASKED = ("expression_ids", "lengths", "image_index", "image_sizes")
+
+
+class Network:
+    """image_seconds, expression_seconds: time in each part so far. runs, expressions: of the expression part."""
+
+    def __init__(self, folder: Path, config: dict[str, Any], device: int | None) -> None:
+        """folder: holds both files. config: the model's, as Triton gives it. device: a GPU's number, or None.
+
+        Raises CannotOpen.
+        """
+        self._image = open_session(folder / IMAGE, config, device)
+        self._expression = open_session(folder / EXPRESSION, config, device)
+        self._levels = [tensor.name for tensor in self._image.get_outputs()]
+        if [tensor.name for tensor in self._expression.get_inputs()] != [*self._levels, *ASKED]:
+            raise CannotOpen(f"{folder / EXPRESSION} does not go on from {IMAGE}; export both again")
+        self.outputs = [tensor.name for tensor in self._expression.get_outputs()]
+        self._forget()
+
+    def _forget(self) -> None:
+        self.image_seconds = self.expression_seconds = 0.0
+        self.runs = self.expressions = 0
+
+    def warm_up(self, side: int, counts: Sequence[int]) -> None:
+        """Run both parts with so many images of side S and expressions, which makes the first questions as fast as
+        later ones."""
+        for count in counts:
+            features = self.encode(np.zeros((count, side, side, 3), np.uint8))
+            ids, places = np.zeros((count, 4), np.int64), np.arange(count)
+            for B in {1, count}:
+                self.ground(features[:B], [(side, side)] * B, ids, np.full(count, 4), places % B)
+        self._forget()
+
+    def encode(self, pixels: np.ndarray) -> list[tuple[np.ndarray, ...]]:
+        """pixels: uint8 (B, S, S, 3). Returns for each image its features, float32 (1, ...) per stride."""
+        started = time.perf_counter()
+        levels = self._image.run(self._levels, {"images": pixels})
+        self.image_seconds += time.perf_counter() - started
+        if len(pixels) == 1:
+            return [tuple(levels)]
+        # copies, or one image's features would keep the whole batch in memory
+        return [tuple(level[n : n + 1].copy() for level in levels) for n in range(len(pixels))]
+
+    def ground(
+        self,
+        features: Sequence[tuple[np.ndarray, ...]],
+        sizes: Sequence[tuple[int, int]],
+        ids: np.ndarray,
+        lengths: np.ndarray,
+        image_index: np.ndarray,
+    ) -> dict[str, np.ndarray]:
+        """features, sizes: of B images. ids: (N, T). lengths, image_index: (N,). Returns the outputs by name."""
+        started = time.perf_counter()
+        levels = [level[0] if len(level) == 1 else np.concatenate(level) for level in zip(*features, strict=True)]
+        inputs = dict(zip(self._levels, levels, strict=True))
+        inputs |= {"expression_ids": ids, "lengths": lengths, "image_index": image_index}
+        inputs["image_sizes"] = np.array(sizes, dtype=np.int64)
+        outputs = self._expression.run(self.outputs, inputs)
+        self.expression_seconds += time.perf_counter() - started
+        self.runs += 1
+        self.expressions += len(ids)
+        return dict(zip(self.outputs, outputs, strict=True))

@@ -1,0 +1,138 @@
+"""The answering as a model of Triton's Python backend.
+
+Triton's own batcher joins requests only where each input has a leading batch axis, which one image and N expressions do
+not have in common. So `execute` takes requests in and returns at once; answers are sent when the batch that a request
+came into is done. What comes while `waiting_requests` are unanswered is refused: a caller can ask elsewhere or later,
+and who was taken in is answered soon. To wait here would keep Triton from sending the answers that are ready.
+"""
+
+import json
+import os
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+from model.preparation import InvalidInput, Preparation
+from serve.answering.answerer import Answer, Answerer, Question
+from serve.answering.batches import Batches
+from serve.answering.counts import Counts
+from serve.answering.features import Features
+from serve.answering.network import Network
+from serve.sessions import CannotOpen, parameter
+
+VOCABULARY = "vocabulary.json"
+OUTPUTS = {"BOX": "boxes", "SCORE": "scores", "ATTENTION": "attention"}  # and the network's names for them
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was taken in. wanted: outputs to send."""
+
+    sender: Any
+    wanted: list[str]
+    question: Question
+
+
+class TritonPythonModel:
+    """One instance of the model."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open what the export wrote, and run every size of batch once before anybody asks."""
+        config = json.loads(args["model_config"])
+        folder = Path(args["model_repository"]) / args["model_version"]
+        device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+        try:
+            preparation = Preparation.load(folder / VOCABULARY)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise pb_utils.TritonModelException(
+                f"{folder / VOCABULARY} cannot be read ({reason}); export the network again"
+            ) from None
+        try:
+            network = Network(folder, config, device)
+        except CannotOpen as error:
+            raise pb_utils.TritonModelException(str(error)) from None
+        most = int(parameter(config, "batch_expressions"))
+        # A GPU chooses its way for every new shape when it first comes.
+        network.warm_up(preparation.image_size, (1, most) if device is None else range(1, most + 1))
+        features = Features(int(parameter(config, "feature_cache_bytes")))
+        self.answerer = Answerer(preparation, network, features)
+        self.counts = Counts(self.answerer, {"model": args["model_name"], "version": args["model_version"]})
+        self.room = threading.BoundedSemaphore(int(parameter(config, "waiting_requests")))
+        self.preparing = ThreadPoolExecutor(os.cpu_count())
+        self.batches = Batches(self._answer, lambda asked: len(asked.question.lengths), most)
+
+    def execute(self, requests: list) -> None:
+        """Take requests in, or refuse them."""
+        for request in requests:
+            sender = request.get_response_sender()
+            if not self.room.acquire(blocking=False):
+                error = _error("maximum queue size reached; ask again later", pb_utils.TritonError.UNAVAILABLE)
+                sender.send(error, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                continue
+            image = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
+            expressions = pb_utils.get_input_tensor_by_name(request, "EXPRESSION").as_numpy()
+            wanted = list(request.requested_output_names())
+            self.preparing.submit(self._prepare, sender, wanted, image[0], list(expressions))
+
+    def finalize(self) -> None:
+        """Triton calls this when all requests have been answered."""
+        self.preparing.shutdown()
+        self.batches.end()
+
+    def _prepare(self, sender: Any, wanted: list[str], image: bytes, expressions: list[bytes]) -> None:
+        try:
+            question = self.answerer.prepare(image, expressions)
+        except InvalidInput as error:
+            self._send(sender, _error(str(error), pb_utils.TritonError.INVALID_ARG))
+        except Exception as error:
+            pb_utils.Logger.log_error(traceback.format_exc())
+            message = f"preparing the inputs failed: {type(error).__name__}"
+            self._send(sender, _error(message, pb_utils.TritonError.INTERNAL))
+        else:
+            self.batches.put(Asked(sender, wanted, question))
+
+    def _answer(self, batch: list[Asked]) -> None:
+        for asked in [asked for asked in batch if asked.sender.is_cancelled()]:
+            batch.remove(asked)
+            self._send(asked.sender, _error("the request was cancelled", pb_utils.TritonError.CANCELLED))
+        if not batch:
+            return
+        try:
+            answers = self.answerer.answer([asked.question for asked in batch])
+        except Exception as error:
+            if len(batch) > 1:  # only the one that causes it is to fail
+                for asked in batch:
+                    self._answer([asked])
+                return
+            pb_utils.Logger.log_error(traceback.format_exc())
+            message = f"the network failed: {type(error).__name__}"
+            self._send(batch[0].sender, _error(message, pb_utils.TritonError.INTERNAL))
+            return
+        for asked, answer in zip(batch, answers, strict=True):
+            self._send(asked.sender, _response(asked.wanted, answer))
+        self.counts.update()
+
+    def _send(self, sender: Any, response: Any) -> None:
+        try:
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        except Exception:
+            pb_utils.Logger.log_error(traceback.format_exc())
+        finally:
+            self.room.release()
+
+
+def _response(wanted: list[str], answer: Answer) -> Any:
+    return pb_utils.InferenceResponse(
+        [pb_utils.Tensor(name, np.ascontiguousarray(answer[OUTPUTS[name]])) for name in wanted]
+    )
+
+
+def _error(message: str, code: int) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

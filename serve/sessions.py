@@ -1,0 +1,101 @@
+"""ONNX Runtime sessions as a Triton configuration asks for them, under the names of NVIDIA's own backend."""
+
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+onnxruntime.disable_telemetry_events()  # a server tells nobody what it does
+
+THREADS = {"intra_op_thread_count": "intra_op_num_threads", "inter_op_thread_count": "inter_op_num_threads"}
+LEVELS = {  # of NVIDIA's `optimization { graph { level } }`
+    -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+    0: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL,
+    1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
+    2: onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL,
+}
+TENSORRT = {  # parameters of the accelerator, and ONNX Runtime's names for them
+    "max_workspace_size_bytes": "trt_max_workspace_size",
+    "trt_engine_cache_enable": "trt_engine_cache_enable",
+    "trt_engine_cache_path": "trt_engine_cache_path",
+}
+PRECISIONS = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
+
+
+class CannotOpen(ValueError):
+    """A file that does not run as its configuration asks; the message names the file and the cause."""
+
+
+def open_session(path: Path, config: dict[str, Any], device: int | None) -> onnxruntime.InferenceSession:
+    """A session on GPU number `device`, or on the CPU if it is None. config: the model's, as Triton gives it.
+
+    Raises CannotOpen, also where ONNX Runtime would fall back to a slower device without a word.
+    """
+    if not path.is_file():
+        raise CannotOpen(f"{path} does not exist")
+    providers = choose_providers(path, config, device)
+    if device is not None:
+        onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed; the loader's own paths lack them
+    try:
+        session = onnxruntime.InferenceSession(str(path), make_options(path, config), providers=providers)
+    except Exception as error:  # the runtime's exceptions share no base but Exception
+        raise CannotOpen(f"{path} cannot be opened: {error}") from None
+    wanted, running = providers[0][0], session.get_providers()[0]
+    if running != wanted:
+        raise CannotOpen(
+            f"{path} was to run with {wanted} on GPU {device}, but ONNX Runtime chose {running}; "
+            "an instance_group of KIND_CPU in its configuration would allow that"
+            if wanted != "TensorrtExecutionProvider"
+            else f"{path} was to run with {wanted}, but ONNX Runtime chose {running}; are TensorRT's libraries there?"
+        )
+    return session
+
+
+def make_options(path: Path, config: dict[str, Any]) -> onnxruntime.SessionOptions:
+    """Thread counts and optimization level. Raises CannotOpen."""
+    options = onnxruntime.SessionOptions()
+    # Threads that wait sleep: spinning ones would take the cores from decoding and from the network's other part.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for name, attribute in THREADS.items():
+        value = parameter(config, name)
+        if value:
+            try:
+                setattr(options, attribute, int(value))
+            except ValueError:
+                raise CannotOpen(f"the configuration of {path} has {name} {value!r}, which is no number") from None
+    level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
+    if level not in LEVELS:
+        raise CannotOpen(f"the configuration of {path} has optimization level {level}; known: -1, 0, 1, 2")
+    options.graph_optimization_level = LEVELS[level]
+    return options
+
+
+def choose_providers(path: Path, config: dict[str, Any], device: int | None) -> list[tuple[str, dict[str, str]]]:
+    """ONNX Runtime's execution providers with their options, the wanted one first. Raises CannotOpen."""
+    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
+    wanted = accelerators.get("gpu_execution_accelerator", []) if device is not None else []
+    unknown = [entry["name"] for entry in accelerators.get("cpu_execution_accelerator", [])]
+    unknown += [entry["name"] for entry in wanted if entry["name"] != "tensorrt"]
+    if unknown:
+        raise CannotOpen(
+            f"the configuration of {path} asks for the accelerator {unknown[0]!r}; known: tensorrt, on GPUs"
+        )
+    providers: list[tuple[str, dict[str, str]]] = []
+    for entry in wanted:
+        given = dict(entry.get("parameters", {}))
+        precision = given.pop("precision_mode", "FP32")
+        if precision not in PRECISIONS or not set(given) <= set(TENSORRT):
+            raise CannotOpen(
+                f"the configuration of {path} gives tensorrt {entry['parameters']}; known: precision_mode "
+                f"({', '.join(PRECISIONS)}), {', '.join(TENSORRT)}"
+            )
+        options = {TENSORRT[name]: value for name, value in given.items()} | PRECISIONS[precision]
+        providers.append(("TensorrtExecutionProvider", {"device_id": str(device), **options}))
+    if device is not None:
+        providers.append(("CUDAExecutionProvider", {"device_id": str(device)}))
+    return [*providers, ("CPUExecutionProvider", {})]
+
+
+def parameter(config: dict[str, Any], name: str, default: str = "") -> str:
+    """A parameter of a configuration."""
+    return str(config.get("parameters", {}).get(name, {}).get("string_value") or default)
