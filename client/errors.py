@@ -6,21 +6,32 @@ import re
 class GroundingError(Exception):
     """Any failure to ground. Catch this one to catch them all."""
 
+    may_pass = False
+    """Whether asking again soon may work; the client has done that already."""
+
 
 class Unreachable(GroundingError):
-    """No server there, or it is overloaded or going away; asking again later may work."""
+    """No server there, its certificate is not trusted, or the connection broke. Check the address and the server."""
+
+    may_pass = True
+
+
+class Busy(GroundingError):
+    """The server has more to do than it can, or is starting or going away. Ask later, or ask less at once."""
+
+    may_pass = True
 
 
 class TimedOut(GroundingError):
-    """The deadline passed before the answer came."""
+    """The deadline passed before the answer came. Allow more time, or see whether the server is overloaded."""
 
 
 class Refused(GroundingError):
-    """The image or an expression cannot be used, as the message says; asking again will not help."""
+    """The image or an expression cannot be used. The message says why; asking again will not help."""
 
 
 class ServerFailed(GroundingError):
-    """The server broke while answering, or answered something that is not a box."""
+    """The server broke while answering, or answered something that is not a box. Its log says more."""
 
 
 # What Triton and its Python backend wrap around the cause that a model gave.
@@ -30,8 +41,12 @@ _WRAPPING = re.compile(
     r"|\[request id: [^\]]*\]\s*"
     r"|[A-Za-z]*(?:Exception|Error):\s*)"
 )
-# How gRPC words that nobody took the connection, or that the name leads nowhere.
+# How gRPC words that nobody took the connection, or that the name leads nowhere; the HTTP client here says "failed to
+# connect" too. Then, how it words that a connection broke.
 _NO_CONNECTION = ("failed to connect", "connections to all backends failing", "DNS resolution failed", "resolving")
+_BROKEN = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY", "Stream removed", "Transport closed", "EOF")
+_TLS = re.compile(r"certificate verify failed[^()\"]*|hostname mismatch|handshake failed", re.IGNORECASE)
+_NOT_HEALTHY = "is not healthy"  # Triton's words for "the process of this model is dead"; its status is plain INTERNAL
 
 
 def cause(text: str | None) -> str:
@@ -52,11 +67,24 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
             return Refused(f"the image is too large to send ({why})")
         case "DEADLINE_EXCEEDED":
             return TimedOut(f"no answer from {url} within {timeout:g} s: see whether it is ready, or allow more time")
-        case "UNAVAILABLE" if any(mark in why for mark in _NO_CONNECTION):
-            return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address")
         case "UNAVAILABLE":
-            return Unreachable(f"the server at {url} cannot answer now ({why}): try again later")
+            return _unavailable(why, url)
         case "NOT_FOUND":
             return ServerFailed(f"the server at {url} does not serve this model ({why})")
         case _:
-            return ServerFailed(f"the server at {url} failed ({why}): its log says more")
+            error = ServerFailed(f"the server at {url} failed ({why}): its log says more")
+            error.may_pass = _NOT_HEALTHY in why  # another replica, or the next process, may answer
+            return error
+
+
+def _unavailable(why: str, url: str) -> GroundingError:
+    if tls := _TLS.search(why):
+        return Unreachable(
+            f"no trusted connection to {url} ({tls[0].strip().lower()}): see that the certificates and the authority "
+            "given are right, and that the server is asked by the name in its certificate"
+        )
+    if any(mark in why for mark in _NO_CONNECTION):
+        return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address")
+    if any(mark in why for mark in _BROKEN):
+        return Unreachable(f"the server at {url} went away or does not speak this protocol ({why}): see that it runs")
+    return Busy(f"the server at {url} cannot answer now ({why}): try again later")

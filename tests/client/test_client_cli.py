@@ -14,7 +14,7 @@ import pytest
 from fake_kserve import CODE, FakeServer, box_of, failing, running, score_of, silence
 from PIL import Image
 
-from client import cli
+from client import arguments, cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -106,12 +106,20 @@ def test_a_failed_save_leaves_the_older_file_and_the_printed_answer(
         (["{image}"], "EXPRESSION"),
         (["missing.jpg", "a"], "no file 'missing.jpg'"),
         (["{folder}", "a"], "is a folder"),
-        (["{image}", "a", "--save", "{folder}"], "is a folder"),
+        (["{image}", "a", "--save", "{folder}"], "overwrite"),
         (["{image}", "a", "--save", "{folder}/out.gif"], ".png"),
         (["{image}", "a", "--save", "{folder}/none/out.png"], "no folder"),
         (["{image}", "a", "--save", "/proc/out.png"], "cannot write into /proc"),
         (["{image}", "a", "--save", "{image}"], "overwrite"),
-        (["{image}", "a", "--url", "http://localhost:8001"], "HOST:PORT"),
+        (["{image}", "a", "--attention"], "--save"),
+        (["{image}", "a", "--in-flight", "0"], "1 to 256"),
+        (["{image}", "a", "--url", "ftp://localhost:8001"], "HOST:PORT"),
+        (["{image}", "a", "--url", "grpcs://localhost:8001", "--ca", "{image}"], "as authority"),
+        (["{image}", "a", "--url", "grpcs://localhost:8001", "--ca", "none.pem"], "No such file"),
+        (["{image}", "a", "--url", "https://localhost:8000", "--key", "none.pem"], "go together"),
+        (["{folder}/*.tiff", "a"], "no file matches"),
+        (["{image}", "b.jpg", "a", "--save", "{folder}/out.png"], "give a folder"),
+        (["{image}", "none/scene.png", "a", "--save", "{folder}/out"], "both be saved"),
         (["{image}", "a", "--timeout", "soon"], "seconds"),
         (["{image}", "a", "--timeout", "0"], "seconds"),
         (["{image}", "a", "--timeout", "nan"], "seconds"),
@@ -160,7 +168,7 @@ def test_no_server_and_no_answer(
 def test_a_defect_is_one_line_too(
     image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "Client", lambda *_: 1 / 0)
+    monkeypatch.setattr(arguments, "Client", lambda *_: 1 / 0)
     status, err = fails(capsys, image, "a")
     assert status == 1
     assert "ZeroDivisionError" in err

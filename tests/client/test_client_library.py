@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, running, score_of, silence
 
-from client import Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
+from client import Busy, Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
 
 ROOT = Path(__file__).parents[2]
 WRAPPED = (
@@ -67,7 +67,7 @@ def test_a_message_over_the_limit_is_refused(server: FakeServer) -> None:
     [
         (CODE.INVALID_ARGUMENT, Refused),
         (CODE.RESOURCE_EXHAUSTED, Refused),
-        (CODE.UNAVAILABLE, Unreachable),
+        (CODE.UNAVAILABLE, Busy),
         (CODE.DEADLINE_EXCEEDED, TimedOut),
         (CODE.NOT_FOUND, ServerFailed),
         (CODE.INTERNAL, ServerFailed),
@@ -130,7 +130,7 @@ def test_retries_stop_when_everything_fails(server: FakeServer) -> None:
     server.script = [failing(CODE.UNAVAILABLE, "queue full")] * (3 * calls)
     with Client(server.url) as client:
         for _ in range(calls):
-            with pytest.raises(Unreachable, match="queue full"):
+            with pytest.raises(Busy, match="queue full"):
                 client.ground(b"x", "a")
     assert len(server.asked) <= 1.2 * calls
 
@@ -205,7 +205,8 @@ def test_an_answer_that_is_not_boxes_is_the_servers_failure(server: FakeServer, 
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8001", "localhost", "localhost:", ":8001", "a:0", "a:65536", "a b:1", ""]
+    "url",
+    ["ftp://127.0.0.1:8001", "http://localhost", "localhost", "localhost:", ":8001", "a:0", "a:65536", "a b:1", ""],
 )
 def test_wrong_addresses_are_found_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
@@ -218,7 +219,9 @@ def test_no_call_without_a_deadline(timeout: float) -> None:
         Client(timeout=timeout)
 
 
-@pytest.mark.parametrize("url", ["localhost:8001", "[::1]:8001", "gin.example.org:443", "dns:///gin:8001"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8001", "[::1]:8001", "gin.example.org:443", "dns:///gin:8001", "grpc://a:1", "http://a:1/"]
+)
 def test_right_addresses_are_taken(url: str) -> None:
     Client(url).close()
 
