@@ -45,7 +45,8 @@ _WRAPPING = re.compile(
 # connect" too. Then, how it words that a connection broke.
 _NO_CONNECTION = ("failed to connect", "connections to all backends failing", "DNS resolution failed", "resolving")
 _BROKEN = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY", "Stream removed", "Transport closed", "EOF")
-_TLS = re.compile(r"certificate verify failed[^()\"]*|hostname mismatch|handshake failed", re.IGNORECASE)
+_TLS = ("andshake failed", "Hostname Verification Check failed")
+_UNTRUSTED = re.compile(r"certificate[ _]verify[ _]failed: ([^(:]*)", re.IGNORECASE)
 _NOT_HEALTHY = "is not healthy"  # Triton's words for "the process of this model is dead"; its status is plain INTERNAL
 
 
@@ -78,13 +79,17 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
 
 
 def _unavailable(why: str, url: str) -> GroundingError:
-    if tls := _TLS.search(why):
+    encrypted = url.startswith(("grpcs://", "https://"))
+    if encrypted and any(mark in why for mark in _TLS):
+        untrusted = _UNTRUSTED.search(why)
+        reason = untrusted[1].strip(" .") if untrusted else "the handshake failed"
         return Unreachable(
-            f"no trusted connection to {url} ({tls[0].strip().lower()}): see that the certificates and the authority "
-            "given are right, and that the server is asked by the name in its certificate"
+            f"no trusted connection to {url} ({reason}): see that the authority given signed the server's certificate, "
+            "that the address has the name in it, and that the server speaks TLS there"
         )
+    hint = "; if one runs there, see whether it asks for a client certificate" if encrypted else ""
     if any(mark in why for mark in _NO_CONNECTION):
-        return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address")
+        return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address{hint}")
     if any(mark in why for mark in _BROKEN):
-        return Unreachable(f"the server at {url} went away or does not speak this protocol ({why}): see that it runs")
+        return Unreachable(f"the connection to {url} broke ({why}): see whether a server runs there{hint}")
     return Busy(f"the server at {url} cannot answer now ({why}): try again later")

@@ -125,5 +125,7 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
         raise InferenceServerException(f"handshake failed: {error}", "UNAVAILABLE") from None
     except aiohttp.ClientConnectorError as error:
         raise InferenceServerException(f"failed to connect: {error}", "UNAVAILABLE") from None
+    except aiohttp.ClientResponseError:
+        raise InferenceServerException("Connection reset: it does not speak HTTP", "UNAVAILABLE") from None
     except aiohttp.ClientError as error:
         raise InferenceServerException(f"Connection reset: {error}", "UNAVAILABLE") from None
