@@ -101,6 +101,8 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _matching(pattern: str) -> list[str]:
     """The files that a pattern means, in the order of their names; what is no pattern means itself."""
+    if Path(pattern).is_dir():
+        raise Refused(f"{pattern!r} is a folder: ask about its pictures, as in '{Path(pattern) / '*.jpg'}'")
     if Path(pattern).exists() or not glob.has_magic(pattern):
         return [pattern]
     matching = sorted(path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir())

@@ -17,7 +17,7 @@ from client.pictures import Array, ImageLike, file_bytes
 PALETTE = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
-_DARKENED, _TINTED = 0.7, 0.35  # share of black where the network did not look, of the box's colour where it did
+_DARKENED, _TINTED = 0.6, 0.35  # share of black where the network did not look, of the box's colour where it did
 _MAX_LINES = 2
 _MAX_LETTERS = 300  # of an expression, before measuring: nothing longer fits on two lines
 _QUOTES = "\u2018\u2019\u201c\u201d"  # curly ones, single and double
