@@ -6,26 +6,31 @@
         for found in client.ground("street.jpg", ["the red car", "the man on the left"]):
             print(found.expression, found.score, found.box)
 
-`client.draw` puts the answers into the picture; `python -m client --help` does all of it from a terminal.
-The package needs tritonclient, NumPy and Pillow only.
+`AsyncClient` does the same for asyncio, `client.draw` puts the answers into the picture, and `python -m client --help`
+does all of it from a terminal. The package needs tritonclient, NumPy and Pillow only.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from client.library import DEFAULT_TIMEOUT, DEFAULT_URL, Client, Grounding
+    from client.aio import AsyncClient
+    from client.library import DEFAULT_TIMEOUT, DEFAULT_URL, Answers, Client, Grounding, Tls
 
-from client.errors import GroundingError, Refused, ServerFailed, TimedOut, Unreachable
+from client.errors import Busy, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
 
 __all__ = [
     "DEFAULT_TIMEOUT",
     "DEFAULT_URL",
+    "Answers",
+    "AsyncClient",
+    "Busy",
     "Client",
     "Grounding",
     "GroundingError",
     "Refused",
     "ServerFailed",
     "TimedOut",
+    "Tls",
     "Unreachable",
 ]
 
@@ -34,6 +39,10 @@ def __getattr__(name: str) -> Any:
     """Import gRPC at the first use only: the command line has to silence gRPC's own messages before that."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "AsyncClient":
+        from client.aio import AsyncClient
+
+        return AsyncClient
     from client import library
 
     return getattr(library, name)

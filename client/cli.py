@@ -1,160 +1,194 @@
-"""The command line: `python -m client IMAGE EXPRESSION...`, answers on stdout, one line on stderr if it fails."""
+"""The command line: `python -m client IMAGE... EXPRESSION...`, answers on stdout, one line on stderr if it fails."""
 
 import argparse
+import glob
 import json
-import os
 import sys
-import tempfile
-import time
 import unicodedata
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any
 
 from PIL import Image
 
-# Read by gRPC when it is imported; else it writes lines of its own whenever a server goes away.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
-from client import draw
+from client import arguments, draw
+from client.answers import Answers
 from client.errors import GroundingError, Refused
-from client.library import DEFAULT_TIMEOUT, DEFAULT_URL, Client, Grounding, check_address
 from client.pictures import file_bytes
+from client.progress import Progress
 
-OK, FAILED, BAD_INPUT = 0, 1, 2
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.exit(BAD_INPUT, f"client: {message} (see `python -m client --help`)\n")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+_WIDTHS = (5, 7, 7, 7, 7)  # cells of a table's numbers: coordinates up to 99999.9 pixels
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> arguments.Parser:
     """All arguments of the command."""
-    parser = _Parser(
+    parser = arguments.Parser(
         prog="python -m client",
+        usage="%(prog)s IMAGE [IMAGE ...] EXPRESSION [EXPRESSION ...] [options]",
         description="Find the thing that each expression names, by asking a running server.",
-        epilog="Exit status: 0 answered, 1 the server is unreachable, late or broken, 2 wrong usage or input.",
-    )
-    parser.add_argument("image", metavar="IMAGE", help="image file (JPEG, PNG, WEBP or GIF)")
-    parser.add_argument("expressions", metavar="EXPRESSION", nargs="+", help='what to find, such as "the red car"')
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of a table")
-    parser.add_argument("--save", metavar="OUT", type=_picture_path, help="write the picture with the boxes drawn")
-    parser.add_argument(
-        "--url", metavar="HOST:PORT", type=_address, default=DEFAULT_URL, help="the server's gRPC address (%(default)s)"
+        epilog=f"The first word is an image, and so are those after it that end in {', '.join(SUFFIXES)}; the rest are "
+        f"expressions. {arguments.EXIT_CODES}",
     )
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_seconds, default=DEFAULT_TIMEOUT, help="longest wait (%(default)g)"
+        "words",
+        metavar="IMAGE EXPRESSION",
+        nargs="+",
+        help='image files or patterns, such as "photos/*.jpg", and what to find, such as "the red car"',
     )
+    parser.add_argument("--json", action="store_true", help="print a line of JSON for each image instead of a table")
+    parser.add_argument(
+        "--save", metavar="OUT", type=Path, help="write the picture with the boxes drawn; a folder for several images"
+    )
+    parser.add_argument("--attention", action="store_true", help="light up, in what is saved, where the network looked")
+    arguments.add_in_flight(parser)
+    arguments.add_server(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status. Raises SystemExit only for --help and wrong usage."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a terminal without the letters of an expression
-    args = build_parser().parse_args(argv)
-    try:
-        _run(args)
-    except Refused as error:
-        return _say(str(error), BAD_INPUT)
-    except GroundingError as error:
-        return _say(str(error), FAILED)
-    except KeyboardInterrupt:
-        return _say("stopped", 130)
-    except BrokenPipeError:
-        # Whoever read the output left; the interpreter must not fail again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:  # a person at a terminal gets one line, whatever broke
-        return _say(f"unexpected {type(error).__name__}: {error}", FAILED)
-    return OK
+    parser = build_parser()
+    return arguments.run(parser, lambda args: _run(args, parser), argv)
 
 
-def _run(args: argparse.Namespace) -> None:
-    data = file_bytes(args.image)
-    if args.save is not None and args.save.exists() and args.save.samefile(args.image):
-        raise Refused(f"--save {args.save} would overwrite the image itself: give another name")
-    start = time.perf_counter()
-    with Client(args.url, args.timeout) as client:
-        groundings = client.ground(data, args.expressions)
-    milliseconds = (time.perf_counter() - start) * 1e3
-    print(_json(args.image, groundings, milliseconds) if args.json else _table(groundings), flush=True)
-    if args.save is not None:
-        _save(data, groundings, args.save)
-
-
-def _say(message: str, status: int) -> int:
-    print(f"client: {' '.join(message.split())}", file=sys.stderr)
+def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
+    patterns, expressions = _split(args.words)
+    if not expressions:
+        parser.error("EXPRESSION is missing: say what to look for")
+    if args.attention and args.save is None:
+        parser.error("--attention is drawn into a picture: give --save too")
+    images = [image for pattern in patterns for image in _matching(pattern)]
+    alone = images == args.words[:1]
+    targets = _targets(images, args.save, alone)
+    # A single image may come from a pipe, which can be read only once.
+    questions = ((file_bytes(image) if alone else image, expressions) for image in images)
+    table = _Table([] if alone else images, expressions)
+    quiet = alone or sys.stdout.isatty()  # the answers themselves show how far it is
+    status = arguments.OK
+    with arguments.connect(args) as client, Progress(0 if quiet else len(images)) as progress:
+        outcomes = client.ground_many(questions, args.in_flight, args.attention, return_errors=True)
+        for image, target, outcome in zip(images, targets, outcomes, strict=True):
+            if isinstance(outcome, Refused) and not alone:
+                progress.clear()
+                status = arguments.say(parser.command, f"{image}: {outcome}", arguments.BAD_INPUT)
+            elif isinstance(outcome, GroundingError):
+                raise outcome
+            else:
+                print(json.dumps(document(image, outcome)) if args.json else table.rows(image, outcome), flush=True)
+                if target is not None:
+                    _save(outcome, target)
+            progress.advance()
     return status
 
 
-def _address(text: str) -> str:
-    try:
-        return check_address(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def document(image: str, answers: Answers) -> dict[str, Any]:
+    """The answers as JSON holds them."""
+    groundings = [
+        {"expression": g.expression, "box": [round(v, 3) for v in g.box], "score": round(g.score, 6)} for g in answers
+    ]
+    return {"image": image, "milliseconds": round(answers.seconds * 1e3, 3), "groundings": groundings}
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 86400:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text!r}")
-    return value
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    """Images and expressions."""
+    end = 1
+    while end < len(words) and words[end].lower().endswith(SUFFIXES):
+        end += 1
+    return words[:end], words[end:]
 
 
-def _picture_path(text: str) -> Path:
-    """A path that a picture can be written to, found out before the server is asked."""
-    path = Path(text)
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a folder: give a file name")
-    if path.suffix.lower() not in draw.FORMATS:
-        raise argparse.ArgumentTypeError(f"expected a name ending in {', '.join(draw.FORMATS)}, got {text!r}")
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"no folder {path.parent}: make it first")
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise argparse.ArgumentTypeError(f"cannot write into {path.parent}: {error.strerror}") from None
-    return path
+def _matching(pattern: str) -> list[str]:
+    """The files that a pattern means, in the order of their names; what is no pattern means itself."""
+    if Path(pattern).is_dir():
+        raise Refused(f"{pattern!r} is a folder: ask about its pictures, as in '{Path(pattern) / '*.jpg'}'")
+    if Path(pattern).exists() or not glob.has_magic(pattern):
+        return [pattern]
+    matching = sorted(path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir())
+    if not matching:
+        raise Refused(f"no file matches {pattern!r}")
+    return matching
 
 
-def _save(data: bytes, groundings: list[Grounding], path: Path) -> None:
+def _targets(images: list[str], save: Path | None, alone: bool) -> list[Path | None]:
+    """Where each picture is saved. Raises Refused, before anything is asked, if it cannot be."""
+    if save is None:
+        return [None] * len(images)
+    if alone and save.suffix.lower() in draw.FORMATS and not save.is_dir():
+        targets = [arguments.writable_file(save)]
+    else:
+        if not save.is_dir():
+            if save.suffix:
+                raise Refused(_no_place(save, alone))
+            arguments.writable_folder(save.parent)
+            save.mkdir()
+        arguments.writable_folder(save)
+        targets = [save / _drawn_name(Path(image)) for image in images]
+    taken: dict[Path, str] = {}
+    for image, target in zip(images, targets, strict=True):
+        if taken.setdefault(target, image) != image:
+            raise Refused(f"{taken[target]} and {image} would both be saved as {target}: ask in two goes")
+        if target.exists() and Path(image).exists() and target.samefile(image):
+            raise Refused(f"--save {save} would overwrite the image itself: give another name")
+    return list(targets)
+
+
+def _no_place(save: Path, alone: bool) -> str:
+    if alone:
+        return f"expected --save with a folder or a name ending in {', '.join(draw.FORMATS)}, got {str(save)!r}"
+    return f"--save {save} is one file for several images: give a folder"
+
+
+def _drawn_name(image: Path) -> str:
+    return image.name if image.suffix.lower() in draw.FORMATS else f"{image.name}.png"
+
+
+def _save(answers: Answers, path: Path) -> None:
+    image = answers[0].image
+    assert image is not None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the server has accepted this size
-            draw.save(draw.draw(data, groundings), path)
+            draw.save(draw.draw(image, answers), path)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise Refused(f"cannot save the picture to {path}: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _json(image: str, groundings: list[Grounding], milliseconds: float) -> str:
-    answers = [
-        {"expression": g.expression, "box": [round(v, 3) for v in g.box], "score": round(g.score, 6)}
-        for g in groundings
-    ]
-    return json.dumps({"image": image, "milliseconds": round(milliseconds, 3), "groundings": answers})
+class _Table:
+    """Aligned columns: the image if there are several, expression, score, x1 y1 x2 y2."""
 
+    def __init__(self, images: list[str], expressions: list[str]) -> None:
+        """What will stand in the first columns, so that rows can be printed as they come."""
+        self._with_image = bool(images)
+        self._image = max(map(_cells, ["image", *map(_printable, images)]))
+        self._expression = max(map(_cells, ["expression", *map(_printable, expressions)]))
+        self._head: tuple[str, ...] | None = ("image", "expression", "score", "x1", "y1", "x2", "y2")
 
-def _table(groundings: list[Grounding]) -> str:
-    """Aligned columns: expression, score, x1 y1 x2 y2."""
-    rows = [["expression", "score", "x1", "y1", "x2", "y2"]]
-    rows += [[_printable(g.expression), f"{g.score:.3f}", *(f"{v:.1f}" for v in g.box)] for g in groundings]
-    first, *others = (max(map(_cells, column)) for column in zip(*rows, strict=True))
-    return "\n".join(
-        "  ".join([text + " " * (first - _cells(text)), *map(str.rjust, numbers, others)]) for text, *numbers in rows
-    )
+    def rows(self, image: str, answers: Answers) -> str:
+        """A line for each answer, and the head of the table before the first."""
+        rows = [
+            (_printable(image), _printable(g.expression), f"{g.score:.3f}", *(f"{v:.1f}" for v in g.box))
+            for g in answers
+        ]
+        lines = [self._line(row) for row in ([self._head, *rows] if self._head else rows)]
+        self._head = None
+        return "\n".join(lines)
+
+    def _line(self, row: Sequence[str]) -> str:
+        image, expression, *numbers = row
+        columns = [_padded(image, self._image)] if self._with_image else []
+        columns += [_padded(expression, self._expression), *map(str.rjust, numbers, _WIDTHS)]
+        return "  ".join(columns)
 
 
 def _printable(text: str) -> str:
     """`text` with what would move a terminal's cursor written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _padded(text: str, cells: int) -> str:
+    return text + " " * (cells - _cells(text))
 
 
 def _cells(text: str) -> int:

@@ -10,13 +10,14 @@ from typing import cast
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from client.library import Grounding
-from client.pictures import ImageLike, file_bytes
+from client.answers import Grounding
+from client.pictures import Array, ImageLike, file_bytes
 
 # Okabe and Ito's palette, which colour-blind people tell apart too; strongest on photographs first, black left out.
 PALETTE = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
+_DARKENED, _TINTED = 0.6, 0.35  # share of black where the network did not look, of the box's colour where it did
 _MAX_LINES = 2
 _MAX_LETTERS = 300  # of an expression, before measuring: nothing longer fits on two lines
 _QUOTES = "\u2018\u2019\u201c\u201d"  # curly ones, single and double
@@ -26,8 +27,11 @@ _Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, x2 and y2 ou
 
 
 def draw(image: ImageLike, groundings: Sequence[Grounding]) -> Image.Image:
-    """A new RGB picture, upright and of the upright image's size, with each box and its expression and score."""
-    picture = upright(image)
+    """A new RGB picture, upright and of the upright image's size, with each box and its expression and score.
+
+    Where answers carry attention, the picture is darkened but for where the network looked, in the box's colour.
+    """
+    picture = _lit(upright(image), groundings)
     pen = ImageDraw.Draw(picture)
     short = min(picture.size)
     font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=min(max(short / 32, 12), 64)))
@@ -44,6 +48,26 @@ def draw(image: ImageLike, groundings: Sequence[Grounding]) -> Image.Image:
         placed.append(place)
         _draw_label(pen, lines, place, PALETTE[n % len(PALETTE)], font)
     return picture
+
+
+def _lit(picture: Image.Image, groundings: Sequence[Grounding]) -> Image.Image:
+    """The picture as attention shows it; the picture itself if there is none."""
+    if all(grounding.attention is None for grounding in groundings):
+        return picture
+    shown = Image.blend(picture, Image.new("RGB", picture.size), _DARKENED)
+    for n, grounding in enumerate(groundings):
+        if grounding.attention is not None:
+            # The network saw the picture stretched to a square, so its grid covers the whole of any shape.
+            mask = _grey(grounding.attention).resize(picture.size, Image.Resampling.BICUBIC)
+            tint = Image.new("RGB", picture.size, PALETTE[n % len(PALETTE)])
+            shown.paste(Image.blend(picture, tint, _TINTED), mask=mask)
+    return shown
+
+
+def _grey(attention: Array) -> Image.Image:
+    """A map (h, w) as 8-bit grey, its largest value white."""
+    positive = np.clip(np.nan_to_num(attention.astype(np.float32), posinf=0.0), 0, None)
+    return Image.fromarray(np.rint(positive * (255 / max(float(positive.max()), 1e-6))).astype(np.uint8))
 
 
 def upright(image: ImageLike) -> Image.Image:

@@ -6,21 +6,32 @@ import re
 class GroundingError(Exception):
     """Any failure to ground. Catch this one to catch them all."""
 
+    may_pass = False
+    """Whether asking again soon may work; the client has done that already."""
+
 
 class Unreachable(GroundingError):
-    """No server there, or it is overloaded or going away; asking again later may work."""
+    """No server there, its certificate is not trusted, or the connection broke. Check the address and the server."""
+
+    may_pass = True
+
+
+class Busy(GroundingError):
+    """The server has more to do than it can, or is starting or going away. Ask later, or ask less at once."""
+
+    may_pass = True
 
 
 class TimedOut(GroundingError):
-    """The deadline passed before the answer came."""
+    """The deadline passed before the answer came. Allow more time, or see whether the server is overloaded."""
 
 
 class Refused(GroundingError):
-    """The image or an expression cannot be used, as the message says; asking again will not help."""
+    """The image or an expression cannot be used. The message says why; asking again will not help."""
 
 
 class ServerFailed(GroundingError):
-    """The server broke while answering, or answered something that is not a box."""
+    """The server broke while answering, or answered something that is not a box. Its log says more."""
 
 
 # What Triton and its Python backend wrap around the cause that a model gave.
@@ -30,8 +41,13 @@ _WRAPPING = re.compile(
     r"|\[request id: [^\]]*\]\s*"
     r"|[A-Za-z]*(?:Exception|Error):\s*)"
 )
-# How gRPC words that nobody took the connection, or that the name leads nowhere.
+# How gRPC words that nobody took the connection, or that the name leads nowhere; the HTTP client here says "failed to
+# connect" too. Then, how it words that a connection broke.
 _NO_CONNECTION = ("failed to connect", "connections to all backends failing", "DNS resolution failed", "resolving")
+_BROKEN = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY", "Stream removed", "Transport closed", "EOF")
+_TLS = ("andshake failed", "Hostname Verification Check failed")
+_UNTRUSTED = re.compile(r"certificate[ _]verify[ _]failed: ([^(:]*)", re.IGNORECASE)
+_NOT_HEALTHY = "is not healthy"  # Triton's words for "the process of this model is dead"; its status is plain INTERNAL
 
 
 def cause(text: str | None) -> str:
@@ -52,11 +68,28 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
             return Refused(f"the image is too large to send ({why})")
         case "DEADLINE_EXCEEDED":
             return TimedOut(f"no answer from {url} within {timeout:g} s: see whether it is ready, or allow more time")
-        case "UNAVAILABLE" if any(mark in why for mark in _NO_CONNECTION):
-            return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address")
         case "UNAVAILABLE":
-            return Unreachable(f"the server at {url} cannot answer now ({why}): try again later")
+            return _unavailable(why, url)
         case "NOT_FOUND":
             return ServerFailed(f"the server at {url} does not serve this model ({why})")
         case _:
-            return ServerFailed(f"the server at {url} failed ({why}): its log says more")
+            error = ServerFailed(f"the server at {url} failed ({why}): its log says more")
+            error.may_pass = _NOT_HEALTHY in why  # another replica, or the next process, may answer
+            return error
+
+
+def _unavailable(why: str, url: str) -> GroundingError:
+    encrypted = url.startswith(("grpcs://", "https://"))
+    if encrypted and any(mark in why for mark in _TLS):
+        untrusted = _UNTRUSTED.search(why)
+        reason = untrusted[1].strip(" .") if untrusted else "the handshake failed"
+        return Unreachable(
+            f"no trusted connection to {url} ({reason}): see that the authority given signed the server's certificate, "
+            "that the address has the name in it, and that the server speaks TLS there"
+        )
+    hint = "; if one runs there, see whether it asks for a client certificate" if encrypted else ""
+    if any(mark in why for mark in _NO_CONNECTION):
+        return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address{hint}")
+    if any(mark in why for mark in _BROKEN):
+        return Unreachable(f"the connection to {url} broke ({why}): see whether a server runs there{hint}")
+    return Busy(f"the server at {url} cannot answer now ({why}): try again later")

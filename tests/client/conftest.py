@@ -6,8 +6,20 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+from fake_http import running_http
 from fake_kserve import FakeServer, running
 from PIL import Image
+from ways import Awaited, Way
+
+from client import Client
+
+
+@pytest.fixture(params=["grpc", "http", "grpc, async", "http, async"])
+def way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    """Each way of asking: over gRPC or HTTP, blocking or awaited."""
+    http = "http" in request.param
+    with (running_http if http else running)(FakeServer()) as fake:
+        yield Way(Awaited if "async" in request.param else Client, fake, http)
 
 
 @pytest.fixture

@@ -36,10 +36,11 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     asked: list[Asked] = field(default_factory=list)
     model_is_ready: bool = True
     port: int = 0
+    scheme: str = ""
 
     @property
     def url(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.scheme}127.0.0.1:{self.port}"
 
     def ModelReady(
         self, request: service_pb2.ModelReadyRequest, _context: grpc.ServicerContext
@@ -50,7 +51,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext
     ) -> service_pb2.ModelInferResponse:
         inputs = dict(zip([i.name for i in request.inputs], request.raw_input_contents, strict=True))
-        (image,), expressions = _strings(inputs["IMAGE"]), _strings(inputs["EXPRESSION"])
+        (image,), expressions = strings(inputs["IMAGE"]), strings(inputs["EXPRESSION"])
         assert {i.name: list(i.shape) for i in request.inputs} == {"IMAGE": [1], "EXPRESSION": [len(expressions)]}
         outputs = [o.name for o in request.outputs]
         timeout_us = request.parameters["timeout"].int64_param
@@ -108,12 +109,16 @@ def respond(arrays: dict[str, np.ndarray]) -> service_pb2.ModelInferResponse:
 
 
 @contextmanager
-def running(fake: FakeServer) -> Iterator[FakeServer]:
-    """Serve `fake` on its port of this machine, or on a free one if it has none yet."""
+def running(fake: FakeServer, credentials: grpc.ServerCredentials | None = None) -> Iterator[FakeServer]:
+    """Serve `fake` on its port of this machine, or on a free one if it has none yet; encrypted with `credentials`."""
     limits = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     server = grpc.server(ThreadPoolExecutor(4), options=limits)
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(fake, server)
-    fake.port = server.add_insecure_port(fake.url)
+    address = f"127.0.0.1:{fake.port}"
+    if credentials is None:
+        fake.port = server.add_insecure_port(address)
+    else:
+        fake.port, fake.scheme = server.add_secure_port(address, credentials), "grpcs://"
     server.start()
     try:
         yield fake
@@ -121,7 +126,7 @@ def running(fake: FakeServer) -> Iterator[FakeServer]:
         server.stop(None).wait()
 
 
-def _strings(raw: bytes) -> list[bytes]:
+def strings(raw: bytes) -> list[bytes]:
     """Triton's BYTES: each element after its length, 4 bytes little-endian."""
     values, at = [], 0
     while at < len(raw):

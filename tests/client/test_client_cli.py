@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_kserve import CODE, FakeServer, box_of, failing, running, score_of, silence
+from fake_kserve import CODE, FakeServer, answer, answering, box_of, failing, running, score_of, silence
 from PIL import Image
 
-from client import cli
+from client import arguments, cli
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,6 +99,74 @@ def test_a_failed_save_leaves_the_older_file_and_the_printed_answer(
     assert sorted(os.listdir(image.parent)) == ["out.png", "scene.png"]
 
 
+@pytest.fixture
+def folder(tmp_path: Path, image: Path) -> Path:
+    """A folder with three pictures, one of another name's kind."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("b.PNG", "a.png", "c.gif"):
+        Image.new("RGB", (200, 150), "white").save(photos / name)
+    return photos
+
+
+def test_several_images_are_a_table_with_their_names(
+    server: FakeServer, image: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [f"{folder}/*.[pP]*", str(image), "ball", "cup.", "--url", server.url, "--save", str(folder / "drawn")]
+    assert cli.main(words) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    head, *rows = out.splitlines()
+    assert head.split() == ["image", "expression", "score", "x1", "y1", "x2", "y2"]
+    named = [row.split()[:2] for row in rows]
+    assert named == [
+        [str(path), word] for path in (folder / "a.png", folder / "b.PNG", image) for word in ("ball", "cup.")
+    ]
+    assert len({len(line) for line in (head, *rows)}) == 1
+    assert sorted(os.listdir(folder / "drawn")) == ["a.png", "b.PNG", "scene.png"]
+
+
+def test_several_images_are_lines_of_json(
+    server: FakeServer, image: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([str(folder / "*"), "ball", "--json", "--url", server.url]) == 0
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["image"] for document in documents] == [str(folder / n) for n in ("a.png", "b.PNG", "c.gif")]
+
+
+def test_one_bad_image_does_not_spoil_the_others(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([str(image), "none.jpg", str(image), "ball", "--url", server.url]) == 2
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 3
+    assert err == "client: none.jpg: no file 'none.jpg'\n"
+
+
+def test_a_server_that_goes_away_keeps_what_was_answered(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = [answer, *[failing(CODE.INTERNAL, "gone")] * 9]
+    with running(FakeServer(script=script)) as fake:
+        words = [str(image)] * 3 + ["ball", "--in-flight", "1", "--url", fake.url]
+        assert cli.main(words) == 1
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 2
+    assert err.count("\n") == 1
+
+
+def test_attention_lights_up_where_the_network_looked(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    maps = np.zeros((1, 2, 2))
+    maps[0, 1, 1] = 0.1  # the right bottom quarter
+    server.script = [answering({"BOX": np.array([[0, 0, 9, 9]]), "SCORE": np.ones(1), "ATTENTION": maps})]
+    out = image.with_name("out.png")
+    assert cli.main([str(image), "ball", "--attention", "--save", str(out), "--url", server.url]) == 0
+    with Image.open(out) as saved:
+        light = np.asarray(saved.convert("L")).astype(float)
+    assert light[140, 190] > 180
+    assert light[100:, :60].max() < 120
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -106,12 +174,20 @@ def test_a_failed_save_leaves_the_older_file_and_the_printed_answer(
         (["{image}"], "EXPRESSION"),
         (["missing.jpg", "a"], "no file 'missing.jpg'"),
         (["{folder}", "a"], "is a folder"),
-        (["{image}", "a", "--save", "{folder}"], "is a folder"),
+        (["{image}", "a", "--save", "{folder}"], "overwrite"),
         (["{image}", "a", "--save", "{folder}/out.gif"], ".png"),
         (["{image}", "a", "--save", "{folder}/none/out.png"], "no folder"),
         (["{image}", "a", "--save", "/proc/out.png"], "cannot write into /proc"),
         (["{image}", "a", "--save", "{image}"], "overwrite"),
-        (["{image}", "a", "--url", "http://localhost:8001"], "HOST:PORT"),
+        (["{image}", "a", "--attention"], "--save"),
+        (["{image}", "a", "--in-flight", "0"], "1 to 256"),
+        (["{image}", "a", "--url", "ftp://localhost:8001"], "HOST:PORT"),
+        (["{image}", "a", "--url", "grpcs://localhost:8001", "--ca", "{image}"], "as authority"),
+        (["{image}", "a", "--url", "grpcs://localhost:8001", "--ca", "none.pem"], "No such file"),
+        (["{image}", "a", "--url", "https://localhost:8000", "--key", "none.pem"], "go together"),
+        (["{folder}/*.tiff", "a"], "no file matches"),
+        (["{image}", "b.jpg", "a", "--save", "{folder}/out.png"], "give a folder"),
+        (["{image}", "none/scene.png", "a", "--save", "{folder}/out"], "both be saved"),
         (["{image}", "a", "--timeout", "soon"], "seconds"),
         (["{image}", "a", "--timeout", "0"], "seconds"),
         (["{image}", "a", "--timeout", "nan"], "seconds"),
@@ -160,7 +236,7 @@ def test_no_server_and_no_answer(
 def test_a_defect_is_one_line_too(
     image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "Client", lambda *_: 1 / 0)
+    monkeypatch.setattr(arguments, "Client", lambda *_: 1 / 0)
     status, err = fails(capsys, image, "a")
     assert status == 1
     assert "ZeroDivisionError" in err

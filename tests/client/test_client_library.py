@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, running, score_of, silence
+from ways import Way
 
-from client import Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
+from client import Busy, Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
 
 ROOT = Path(__file__).parents[2]
 WRAPPED = (
@@ -20,30 +21,30 @@ WRAPPED = (
 DEAD_STUB = failing(CODE.INTERNAL, "in ensemble 'gin', Stub process 'prepare_0_0' is not healthy.")
 
 
-def test_answers_keep_the_order_of_the_expressions(server: FakeServer) -> None:
+def test_answers_keep_the_order_of_the_expressions(way: Way) -> None:
     expressions = ["the red ball", "", "左边的男人", "the red ball", "naïve\0zero"]
-    with Client(server.url) as client:
+    with way.connect(way.server.url) as client:
         found = client.ground(b"any bytes", expressions)
     assert [g.expression for g in found] == expressions
-    assert server.asked[0].expressions == [e.encode() for e in expressions]
+    assert way.server.asked[0].expressions == [e.encode() for e in expressions]
     for n, grounding in enumerate(found):
         assert grounding.box == box_of(n)
         assert grounding.score == pytest.approx(score_of(n))
         assert grounding.attention is None
-    assert server.asked[0].model == "gin"
-    assert server.asked[0].outputs == ["BOX", "SCORE"]
+    assert way.server.asked[0].model == "gin"
+    assert way.server.asked[0].outputs == ["BOX", "SCORE"]
 
 
-def test_one_string_is_a_list_of_one_and_any_iterable_will_do(server: FakeServer) -> None:
-    with Client(server.url) as client:
+def test_one_string_is_a_list_of_one_and_any_iterable_will_do(way: Way) -> None:
+    with way.connect(way.server.url) as client:
         assert [g.expression for g in client.ground(b"x", "cup")] == ["cup"]
         assert [g.expression for g in client.ground(b"x", (e for e in "ab"))] == ["a", "b"]
 
 
-def test_attention_comes_only_when_asked_for(server: FakeServer) -> None:
-    with Client(server.url) as client:
+def test_attention_comes_only_when_asked_for(way: Way) -> None:
+    with way.connect(way.server.url) as client:
         found = client.ground(b"x", ["a", "b"], attention=True)
-    assert server.asked[0].outputs == ["BOX", "SCORE", "ATTENTION"]
+    assert way.server.asked[0].outputs == ["BOX", "SCORE", "ATTENTION"]
     for n, grounding in enumerate(found):
         assert grounding.attention is not None
         assert grounding.attention.shape == GRID
@@ -51,15 +52,19 @@ def test_attention_comes_only_when_asked_for(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize("expressions", [[], [b"bytes"], [None], ["half \ud800"]])
-def test_expressions_that_cannot_be_sent_are_refused_before_asking(server: FakeServer, expressions: list) -> None:
-    with Client(server.url) as client, pytest.raises(Refused):
+def test_expressions_that_cannot_be_sent_are_refused_before_asking(way: Way, expressions: list) -> None:
+    with way.connect(way.server.url) as client, pytest.raises(Refused):
         client.ground(b"x", expressions)
-    assert not server.asked
+    assert not way.server.asked
 
 
-def test_a_message_over_the_limit_is_refused(server: FakeServer) -> None:
-    with Client(server.url) as client, pytest.raises(Refused, match="too large"):
+def test_a_message_over_the_limit_is_refused(way: Way) -> None:
+    with (
+        way.connect(way.server.url) as client,
+        pytest.raises(Refused, match=r"too large to send: 64\.0 MiB of at most 64"),
+    ):
         client.ground(bytes(64 * 2**20), "a")
+    assert not way.server.asked
 
 
 @pytest.mark.parametrize(
@@ -67,7 +72,7 @@ def test_a_message_over_the_limit_is_refused(server: FakeServer) -> None:
     [
         (CODE.INVALID_ARGUMENT, Refused),
         (CODE.RESOURCE_EXHAUSTED, Refused),
-        (CODE.UNAVAILABLE, Unreachable),
+        (CODE.UNAVAILABLE, Busy),
         (CODE.DEADLINE_EXCEEDED, TimedOut),
         (CODE.NOT_FOUND, ServerFailed),
         (CODE.INTERNAL, ServerFailed),
@@ -76,9 +81,9 @@ def test_a_message_over_the_limit_is_refused(server: FakeServer) -> None:
         (CODE.CANCELLED, ServerFailed),
     ],
 )
-def test_each_status_becomes_its_error(server: FakeServer, code: object, error: type[GroundingError]) -> None:
-    server.script = [failing(code, "the cause") for _ in range(3)]
-    with Client(server.url) as client, pytest.raises(error) as caught:
+def test_each_status_becomes_its_error(way: Way, code: object, error: type[GroundingError]) -> None:
+    way.server.script = [failing(code, "the cause") for _ in range(3)]
+    with way.connect(way.server.url) as client, pytest.raises(error) as caught:
         client.ground(b"x", "a")
     assert ("the cause" in str(caught.value)) == (error is not TimedOut)
 
@@ -91,75 +96,81 @@ def test_each_status_becomes_its_error(server: FakeServer, code: object, error: 
         WRAPPED,
     ],
 )
-def test_the_servers_cause_is_shown_without_its_wrapping(server: FakeServer, wrapped: str) -> None:
-    server.script = [failing(CODE.INVALID_ARGUMENT, wrapped)]
-    with Client(server.url) as client, pytest.raises(Refused) as caught:
+def test_the_servers_cause_is_shown_without_its_wrapping(way: Way, wrapped: str) -> None:
+    way.server.script = [failing(CODE.INVALID_ARGUMENT, wrapped)]
+    with way.connect(way.server.url) as client, pytest.raises(Refused) as caught:
         client.ground(b"x", "a")
     assert str(caught.value) == "EXPRESSION 2 is empty"
 
 
 @pytest.mark.parametrize("size", [2**10, 255 * 2**10, 257 * 2**10, 4 * 2**20, 32 * 2**20])
-def test_two_unavailable_answers_are_hidden_whatever_the_size(server: FakeServer, size: int) -> None:
-    server.script = [failing(CODE.UNAVAILABLE, "starting")] * 2
+def test_two_unavailable_answers_are_hidden_whatever_the_size(way: Way, size: int) -> None:
+    way.server.script = [failing(CODE.UNAVAILABLE, "starting")] * 2
     data = os.urandom(size)
-    with Client(server.url, timeout=60) as client:
+    with way.connect(way.server.url, timeout=60) as client:
         assert client.ground(data, "a")[0].box == box_of(0)
-    assert [asked.image == data for asked in server.asked] == [True] * 3
+    assert [asked.image == data for asked in way.server.asked] == [True] * 3
 
 
-def test_refusals_are_asked_once(server: FakeServer) -> None:
-    server.script = [failing(CODE.INVALID_ARGUMENT, "no"), failing(CODE.INTERNAL, "broken")]
-    with Client(server.url) as client:
+def test_refusals_are_asked_once(way: Way) -> None:
+    way.server.script = [failing(CODE.INVALID_ARGUMENT, "no"), failing(CODE.INTERNAL, "broken")]
+    with way.connect(way.server.url) as client:
         for tries in (1, 2):
             with pytest.raises(GroundingError):
                 client.ground(b"x", "a")
-            assert len(server.asked) == tries
+            assert len(way.server.asked) == tries
 
 
-def test_the_dead_process_of_one_replica_is_asked_around(server: FakeServer) -> None:
-    server.script = [DEAD_STUB] * 2
-    with Client(server.url) as client:
+def test_the_dead_process_of_one_replica_is_asked_around(way: Way) -> None:
+    way.server.script = [DEAD_STUB] * 2
+    with way.connect(way.server.url) as client:
         assert client.ground(b"x", "a")[0].box == box_of(0)
-    server.script = [DEAD_STUB] * 3
-    with Client(server.url) as client, pytest.raises(ServerFailed, match="is not healthy"):
+    way.server.script = [DEAD_STUB] * 3
+    with way.connect(way.server.url) as client, pytest.raises(ServerFailed, match="is not healthy"):
         client.ground(b"x", "a")
 
 
-def test_retries_stop_when_everything_fails(server: FakeServer) -> None:
+def test_retries_stop_when_everything_fails(way: Way) -> None:
     calls = 40
-    server.script = [failing(CODE.UNAVAILABLE, "queue full")] * (3 * calls)
-    with Client(server.url) as client:
+    way.server.script = [failing(CODE.UNAVAILABLE, "queue full")] * (3 * calls)
+    with way.connect(way.server.url) as client:
         for _ in range(calls):
-            with pytest.raises(Unreachable, match="queue full"):
+            with pytest.raises(Busy, match="queue full"):
                 client.ground(b"x", "a")
-    assert len(server.asked) <= 1.2 * calls
+    assert len(way.server.asked) <= 1.2 * calls
 
 
-def test_every_call_ends_at_its_deadline(server: FakeServer, black_hole: str) -> None:
-    server.script = [silence]
-    for url in (server.url, black_hole):
-        with Client(url, timeout=0.3) as client, pytest.raises(TimedOut, match=rf"{url} within 0\.3 s"):
+def test_every_call_ends_at_its_deadline(way: Way, black_hole: str) -> None:
+    way.server.script = [silence]
+    for url in (way.server.url, way.url_of(black_hole)):
+        with way.connect(url, timeout=0.3) as client, pytest.raises(TimedOut, match=rf"{url} within 0\.3 s"):
             client.ground(b"x", "a")
-    with Client(black_hole, timeout=0.3) as client:
+    with way.connect(way.url_of(black_hole), timeout=0.3) as client:
         assert not client.ready()
 
 
-def test_the_server_is_told_the_deadline(server: FakeServer) -> None:
-    with Client(server.url, timeout=7) as client:
+def test_the_server_is_told_the_deadline(way: Way) -> None:
+    with way.connect(way.server.url, timeout=7) as client:
         client.ground(b"x", "a")
-    assert 0 < server.asked[0].deadline < 7.5  # gRPC sends it rounded up
-    assert 6e6 < server.asked[0].timeout_us <= 7e6
+    assert 0 < way.server.asked[0].deadline < 7.5  # gRPC sends it rounded up
+    assert 6e6 < way.server.asked[0].timeout_us <= 7e6
 
 
-def test_nobody_there(nobody: str) -> None:
-    with Client(nobody) as client:
+def test_nobody_there(way: Way, nobody: str) -> None:
+    url = way.url_of(nobody)
+    with way.connect(url) as client:
         assert not client.ready()
-        with pytest.raises(Unreachable, match=f"no server at {nobody}: start one with `python -m serve`"):
+        with pytest.raises(Unreachable, match=f"no server at {url}: start one with `python -m serve`"):
             client.ground(b"x", "a")
 
 
-def test_a_name_that_leads_nowhere() -> None:
-    with Client("nowhere.invalid:8001") as client, pytest.raises((Unreachable, TimedOut)):
+def test_a_name_that_leads_nowhere(way: Way) -> None:
+    with way.connect(way.url_of("nowhere.invalid:8001")) as client, pytest.raises((Unreachable, TimedOut)):
+        client.ground(b"x", "a")
+
+
+def test_a_stranger_is_told_from_a_server(server: FakeServer) -> None:
+    with Client(f"http://{server.url}") as client, pytest.raises(Unreachable, match="does not speak HTTP"):
         client.ground(b"x", "a")
 
 
@@ -178,10 +189,10 @@ def test_a_server_that_comes_back_is_used_again() -> None:
     client.close()
 
 
-def test_ready_asks_for_the_model(server: FakeServer) -> None:
-    with Client(server.url) as client:
+def test_ready_asks_for_the_model(way: Way) -> None:
+    with way.connect(way.server.url) as client:
         assert client.ready()
-        server.model_is_ready = False
+        way.server.model_is_ready = False
         assert not client.ready()
 
 
@@ -198,14 +209,15 @@ def test_ready_asks_for_the_model(server: FakeServer) -> None:
         {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2)},
     ],
 )
-def test_an_answer_that_is_not_boxes_is_the_servers_failure(server: FakeServer, arrays: dict) -> None:
-    server.script = [answering(arrays)]
-    with Client(server.url) as client, pytest.raises(ServerFailed, match="answer"):
+def test_an_answer_that_is_not_boxes_is_the_servers_failure(way: Way, arrays: dict) -> None:
+    way.server.script = [answering(arrays)]
+    with way.connect(way.server.url) as client, pytest.raises(ServerFailed, match="answer"):
         client.ground(b"x", ["a", "b"], attention=True)
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:8001", "localhost", "localhost:", ":8001", "a:0", "a:65536", "a b:1", ""]
+    "url",
+    ["ftp://127.0.0.1:8001", "http://localhost", "localhost", "localhost:", ":8001", "a:0", "a:65536", "a b:1", ""],
 )
 def test_wrong_addresses_are_found_at_once(url: str) -> None:
     with pytest.raises(ValueError, match="HOST:PORT"):
@@ -218,7 +230,9 @@ def test_no_call_without_a_deadline(timeout: float) -> None:
         Client(timeout=timeout)
 
 
-@pytest.mark.parametrize("url", ["localhost:8001", "[::1]:8001", "gin.example.org:443", "dns:///gin:8001"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8001", "[::1]:8001", "gin.example.org:443", "dns:///gin:8001", "grpc://a:1", "http://a:1/"]
+)
 def test_right_addresses_are_taken(url: str) -> None:
     Client(url).close()
 
@@ -240,8 +254,8 @@ def test_a_web_proxy_in_the_environment_is_passed_by(
 
 def test_the_client_imports_only_what_a_robot_installs() -> None:
     check = (
-        "import sys, client, client.cli, client.draw, client.library;"
-        "own = {'torch', 'torchvision', 'onnxruntime', 'model', 'train', 'export', 'serve', 'rich', 'gradio'};"
+        "import sys, client, client.aio, client.batch, client.cli, client.over_http;"
+        "own = {'torch', 'torchvision', 'onnxruntime', 'model', 'train', 'export', 'serve', 'rich', 'gradio', 'av'};"
         "print(sorted(own & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, capture_output=True, text=True, check=True)

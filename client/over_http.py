@@ -1,0 +1,131 @@
+"""Questions over HTTP, with the words and deadlines of those over gRPC.
+
+Failed calls raise InferenceServerException with the gRPC status that the HTTP status, or the connection's fate, means.
+"""
+
+import asyncio
+import contextlib
+import math
+import threading
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any, TypeVar
+
+import aiohttp
+import tritonclient.http as triton
+import tritonclient.http.aio as aio
+from tritonclient.utils import InferenceServerException
+
+from client.address import Address
+from client.pictures import Array
+from client.question import MODEL, Question
+
+T = TypeVar("T")
+
+_STATUS = {
+    "400": "INVALID_ARGUMENT",
+    "404": "NOT_FOUND",
+    "413": "RESOURCE_EXHAUSTED",
+    "429": "UNAVAILABLE",
+    "502": "UNAVAILABLE",
+    "503": "UNAVAILABLE",
+    "504": "DEADLINE_EXCEEDED",
+}
+
+
+class AsyncHttp:
+    """Calls on the event loop that is running when it is made."""
+
+    def __init__(self, address: Address) -> None:
+        tls = address.tls
+        self._triton = aio.InferenceServerClient(
+            address.target,
+            ssl=tls is not None,
+            ssl_context=True if tls is None else tls.context(),  # True is what aiohttp calls its default
+            conn_timeout=None,  # each call has its own deadline
+        )
+
+    async def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
+        """The outputs by name, within `seconds`."""
+        async with _deadline(seconds):
+            result = await self._triton.infer(
+                MODEL,
+                question.inputs(triton),
+                outputs=question.requested(triton),
+                timeout=math.ceil(seconds * 1e6),
+            )
+        return question.arrays(result)
+
+    async def ready(self, seconds: float) -> bool:
+        """Whether the model can be asked."""
+        async with _deadline(seconds):
+            return bool(await self._triton.is_model_ready(MODEL))
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._triton.close()
+
+
+class Http:
+    """The same for callers without an event loop: it keeps one in a thread of its own, which callers may share."""
+
+    def __init__(self, address: Address) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="gin-http", daemon=True)
+        self._thread.start()
+        self._http = self._run(_make(address))
+
+    def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
+        """As in AsyncHttp."""
+        return self._run(self._http.infer(question, seconds))
+
+    def ready(self, seconds: float) -> bool:
+        """As in AsyncHttp."""
+        return self._run(self._http.ready(seconds))
+
+    def close(self) -> None:
+        """End all connections and calls; later calls raise ValueError."""
+        if not self._loop.is_closed():
+            self._run(_finish(self._http))
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop.is_closed():
+            coroutine.close()
+            raise ValueError("this client is closed")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+
+
+async def _make(address: Address) -> AsyncHttp:
+    return AsyncHttp(address)
+
+
+async def _finish(http: AsyncHttp) -> None:
+    calls = asyncio.all_tasks() - {asyncio.current_task()}
+    for call in calls:
+        call.cancel()
+    await asyncio.gather(*calls, return_exceptions=True)
+    await http.close()
+
+
+@contextlib.asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """Ends what is inside after `seconds`, and words its failures as gRPC would."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except InferenceServerException as error:
+        # Only Triton answers in JSON. Anything else comes from a stranger or a proxy, whose page nobody wants to read.
+        why = error.message() if error.debug_details() is None else f"it answered HTTP {error.status()}"
+        raise InferenceServerException(why, _STATUS.get(error.status() or "", "INTERNAL")) from None
+    except TimeoutError:
+        raise InferenceServerException("too late", "DEADLINE_EXCEEDED") from None
+    except aiohttp.ClientSSLError as error:
+        raise InferenceServerException(f"handshake failed: {error}", "UNAVAILABLE") from None
+    except aiohttp.ClientConnectorError as error:
+        raise InferenceServerException(f"failed to connect: {error}", "UNAVAILABLE") from None
+    except aiohttp.ClientResponseError:
+        raise InferenceServerException("Connection reset: it does not speak HTTP", "UNAVAILABLE") from None
+    except aiohttp.ClientError as error:
+        raise InferenceServerException(f"Connection reset: {error}", "UNAVAILABLE") from None
