@@ -34,6 +34,7 @@ from train.data.drawing import draw_scene
 from train.data.scenes import make_scene
 
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
+VICTIMS = ("gin", "server")  # whose processes answer
 PORTS = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
 
 
@@ -48,11 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"--kills is {arguments.kills}; it must be 1 or more")
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "triton_repo"
-        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("model.onnx", "model.pt", "*.json", "*.npz"))
+        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*", "warmup"))
         export_to_repository(arguments.checkpoint, onnx.FORMAT, repository)
         with running(repository) as (process, url):
-            victims = [*sorted(stubs(process.pid)), "server"]
-            seconds = {name: [kill(process.pid, name, url) for _ in range(arguments.kills)] for name in victims}
+            seconds = {name: [kill(process.pid, name, url) for _ in range(arguments.kills)] for name in VICTIMS}
     rows = {name: summarise(values) for name, values in seconds.items()}
     table = Table("killed", "median s", "p90", "longest")
     for name, row in rows.items():

@@ -72,9 +72,9 @@ def answers_again(client: Client, jpeg: bytes, expected: list) -> bool:
     return False
 
 
-@pytest.mark.parametrize("victim", ["models/gin_prepare", "models/gin_onnx", "bin/tritonserver"])
+@pytest.mark.parametrize("victim", ["models/gin/", "bin/tritonserver"])
 def test_killed_process_comes_back(command: Running, jpeg: bytes, victim: str) -> None:
-    """After SIGKILL of any process the same answer comes again; the health endpoint and the log say what happened."""
+    """After SIGKILL of either process that answers the same answer comes again; the health endpoint and the log say what happened."""
     ready = f"http://127.0.0.1:{command.ports['health']}/ready"
     with Client(f"127.0.0.1:{command.ports['grpc']}", timeout=5) as client:
         expected = client.ground(jpeg, QUESTION)
@@ -100,7 +100,7 @@ def test_probe(command: Running, capsys: pytest.CaptureFixture[str]) -> None:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as response:
         metrics = response.read().decode()
     assert "gin_ready 1" in metrics
-    assert re.search(r'gin_recoveries_total\{what="model"\} [2-9]', metrics)
+    assert re.search(r'gin_recoveries_total\{what="model"\} [1-9]', metrics)
     assert re.search(r'gin_recoveries_total\{what="server"\} [1-9]', metrics)
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/health", timeout=10)
