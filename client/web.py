@@ -1,0 +1,131 @@
+"""`python -m client.web`: a page where a person drops a picture, types expressions and sees the boxes.
+
+Everything on the page comes from this machine; nothing is sent anywhere but to the server that is asked.
+"""
+
+import argparse
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from client import arguments, draw
+from client.answers import Answers
+from client.errors import GroundingError, Refused
+from client.library import Client
+from client.pictures import MAX_BYTES
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+try:
+    import gradio
+except ModuleNotFoundError:
+    sys.exit("client.web: Gradio is not installed: run `pip install '.[client,web]'`")
+
+EXAMPLES = Path(__file__).parent / "examples"
+QUESTIONS = {
+    "triangles.jpg": "the blue heart\nthe bottom right blue cross\nthe large triangle",
+    "hearts.jpg": "the large purple heart\nsmall purple cross\nthe blue cross",
+    "crosses.jpg": "the large blue heart\nthe small cross on the far left",
+}
+HEAD = ["expression", "score", "x1", "y1", "x2", "y2"]
+CSS = "footer {display: none !important} .message {min-height: 1.6em}"
+
+Shown = tuple[Image.Image | None, list[list[str | float]], str]
+
+
+def build_parser() -> arguments.Parser:
+    """All arguments of the command."""
+    parser = arguments.Parser(
+        prog="python -m client.web",
+        description="A page to ask a running server from: http://127.0.0.1:7860 unless told otherwise.",
+        epilog="Ctrl-C ends it. Whoever reaches the page can ask the server.",
+    )
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="where the page is served (%(default)s)")
+    parser.add_argument("--port", type=_port, default=7860, metavar="P", help="default: %(default)s")
+    arguments.add_server(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the page until Ctrl-C; returns the exit code."""
+    return arguments.run(build_parser(), _serve, argv)
+
+
+def _serve(args: argparse.Namespace) -> int:
+    with arguments.connect(args) as client:
+        blocks = page(client)
+        try:
+            blocks.launch(
+                server_name=args.host,
+                server_port=args.port,
+                share=False,
+                quiet=True,
+                prevent_thread_lock=True,
+                show_error=True,
+                max_file_size=MAX_BYTES,
+                ssr_mode=False,
+                theme=gradio.themes.Default(font="system-ui", font_mono="monospace"),
+                css=CSS,
+            )
+        except OSError:
+            raise Refused(f"cannot serve the page at {args.host}:{args.port}: give another --port") from None
+        print(f"ready: http://{args.host}:{args.port}, asking {client.url} (Ctrl-C stops)", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            threading.Event().wait()
+        blocks.close()
+    return arguments.OK
+
+
+def page(client: Client) -> gradio.Blocks:
+    """The page that asks with `client`."""
+
+    def ask(path: str | None, text: str, attention: bool) -> Shown:
+        expressions = [line.strip() for line in text.splitlines() if line.strip()]
+        if path is None or not expressions:
+            return None, [], "Choose a picture." if path is None else "Type what to find, one expression on each line."
+        try:
+            answers = client.ground(path, expressions, attention)
+            return draw.draw(path, answers), _rows(answers), f"Answered in {answers.seconds * 1e3:.0f} ms."
+        except GroundingError as error:
+            return None, [], f"⚠️ {str(error)[:1].upper()}{str(error)[1:]}."
+
+    with gradio.Blocks(title="GIN: point at the thing a sentence names", analytics_enabled=False) as blocks:
+        gradio.Markdown("# Point at the thing a sentence names")
+        with gradio.Row():
+            with gradio.Column():
+                # The file itself is asked about: Gradio is told neither to convert nor to shrink it.
+                picture = gradio.Image(
+                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=420
+                )
+                text = gradio.Textbox(
+                    label="What to find, one expression on each line", lines=3, placeholder="the red car"
+                )
+                attention = gradio.Checkbox(label="Show where the network looked")
+                button = gradio.Button("Ask", variant="primary")
+            with gradio.Column():
+                drawn = gradio.Image(label="Answer", format="png", interactive=False, height=420)
+                message = gradio.Markdown(elem_classes="message")
+                table = gradio.Dataframe(headers=HEAD, label="Boxes", interactive=False)
+        inputs, outputs = [picture, text, attention], [drawn, table, message]
+        gradio.Examples([[str(EXAMPLES / name), words] for name, words in QUESTIONS.items()], [picture, text])
+        gradio.on([button.click, text.submit, attention.input], ask, inputs, outputs, api_name="ask")
+    return blocks
+
+
+def _rows(answers: Answers) -> list[list[str | float]]:
+    return [[g.expression, round(g.score, 3), *(round(side, 1) for side in g.box)] for g in answers]
+
+
+def _port(text: str) -> int:
+    value = int(text) if text.isdecimal() else 0
+    if not 0 < value < 65536:
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())
