@@ -119,7 +119,7 @@ def test_int8(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     report = json.loads(capsys.readouterr().out)
     assert report["graphs"]["gin"]["parity"]["scores"] > 1e-6
     assert report["int8_layers"] + len(report["int8_left_out"]) > 50
-    graph = onnx_format.load(repository / "gin_onnx" / "1" / "model.onnx").graph
+    graph = onnx_format.load(repository / "gin_onnx_int8" / "1" / "model.onnx").graph
     weights = {value.name: value for value in graph.initializer}
     quantized = [value for value in weights.values() if value.data_type == onnx_format.TensorProto.INT8]
     assert len(quantized) >= report["int8_layers"]
@@ -161,7 +161,7 @@ def test_wrong_file_is_not_written(
 ) -> None:
     """If the exported network differs in one weight, the export fails, leaves nothing, and a former file stays."""
     kind = MODULES[name].FORMAT
-    former = tmp_path / kind.models["gin"] / "1" / f"model{kind.suffix}"
+    former = tmp_path / f"gin_{name}" / "1" / f"model{kind.suffix}"
     former.parent.mkdir(parents=True)
     former.write_bytes(b"former")
     bias = checkpoint.weights["head.output.bias"].clone()
@@ -207,7 +207,7 @@ def test_target_that_cannot_be_written(
 @pytest.mark.parametrize("name", ["onnx", "torchscript"])
 def test_full_disk(name: str, checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """No room for the file: one line, exit code 2; nothing half-written stays, and former files do."""
-    version = tmp_path / MODULES[name].FORMAT.models["gin"] / "1"
+    version = tmp_path / f"gin_{name}" / "1"
     version.mkdir(parents=True)
     (version / MANIFEST).write_text("former")
     unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -92,7 +92,14 @@ def test_self_check(server: Server) -> None:
     """A server on a laptop: one short line for each setting that safety depends on."""
     said = list(describe(server))
     assert all(len(line) < 200 for line in said)
-    for word in ("gRPC: 127.0.0.1", "this machine only", *PROTOCOLS, "queues: gin_", "user: ", str(server.repository)):
+    for word in (
+        "gRPC: 127.0.0.1",
+        "this machine only",
+        *PROTOCOLS,
+        "queues: gin 64 requests, 10 s",
+        "user: ",
+        str(server.repository),
+    ):
         assert any(word in line for line in said), word
     assert "OTHER MACHINES" not in "\n".join(said)
 

@@ -182,7 +182,7 @@ def test_repository_that_cannot_be_served(tmp_path: Path) -> None:
     assert "python -m export.onnx" in done.stderr
 
 
-@pytest.mark.parametrize("file", ["image.onnx", "vocabulary.json", "manifest.json"])
+@pytest.mark.parametrize("file", ["image.onnx", "vocabulary.json"])
 def test_tampered_repository(repository: Path, tmp_path: Path, file: str) -> None:
     """A file that is not the one that was exported: one line names its version and nothing is opened; exit code 2."""
     damaged = tmp_path / "triton_repo"
