@@ -167,7 +167,7 @@ def test_wrong_file_is_not_written(
     bias = checkpoint.weights["head.output.bias"].clone()
     bias[4::5] += torch.linspace(0, 0.5, len(bias) // 5)
     changed = dataclasses.replace(checkpoint, weights=checkpoint.weights | {"head.output.bias": bias})
-    monkeypatch.setattr("export.build.rewrite", lambda _: changed.network())
+    monkeypatch.setattr("export.build.rewrite", lambda *_: changed.network())
     with pytest.raises(ParityError, match="differently"):
         export_to_repository(checkpoint_path, kind, tmp_path)
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [former]
