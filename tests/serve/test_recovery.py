@@ -74,7 +74,7 @@ def answers_again(client: Client, jpeg: bytes, expected: list) -> bool:
 
 @pytest.mark.parametrize("victim", ["models/gin/", "bin/tritonserver"])
 def test_killed_process_comes_back(command: Running, jpeg: bytes, victim: str) -> None:
-    """After SIGKILL of either process the same answer comes again; the health endpoint and the log say what happened."""
+    """After SIGKILL of either process the same answer comes again; health endpoint and log say what happened."""
     ready = f"http://127.0.0.1:{command.ports['health']}/ready"
     with Client(f"127.0.0.1:{command.ports['grpc']}", timeout=5) as client:
         expected = client.ground(jpeg, QUESTION)
