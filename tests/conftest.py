@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,6 +30,10 @@ SMALL = ModelConfig(
     head_layers=2,
 )
 
+
+# Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background; what the tests start
+# would ignore it too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Once = Callable[[str, Callable[[Path], None]], Path]
 
