@@ -14,7 +14,6 @@ import shutil
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,6 @@ from export.graphs import ANSWERS, INPUTS, make_graphs
 from model.checkpoint import Checkpoint
 from model.preparation import Preparation
 from serve import Server
-from serve.access import Access
 from serve.repository import DEFAULT
 from train.data.drawing import draw_scene
 from train.data.scenes import make_scene
@@ -41,6 +39,10 @@ from train.data.scenes import make_scene
 TRITON = "2.51 (nvidia-pytriton 0.7.0)"
 REAL_TIME = 1000 / 30  # milliseconds a frame
 WARM_UP = 10  # rounds
+PREPARATION = "preparation"
+NETWORK = "network, ONNX Runtime, CPU"
+SERVED = "Triton over gRPC, whole answer"
+REST = "of it beside preparation and network"
 CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
 
 
@@ -58,23 +60,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = Checkpoint.load(arguments.checkpoint)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    samples, split = measure(checkpoint, arguments.checkpoint, arguments.repeats)
+    samples = measure(checkpoint, arguments.checkpoint, arguments.repeats)
     rows = {name: summarise(values) for name, values in samples.items()}
-    show(rows, split)
+    show(rows)
     if arguments.record:
         record = {
             "checkpoint": arguments.checkpoint.name,
             "repeats": arguments.repeats,
             **describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON),
         }
-        record |= {"milliseconds": rows, "triton_split_milliseconds": split}
+        record |= {"milliseconds": rows}
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
         arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Milliseconds of every round for every way, and the mean parts of the served answer."""
+def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> dict[str, list[float]]:
+    """Milliseconds of every round for every way, and what is left of the served answer beside its parts."""
     picture, expression = example()
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "triton_repo"
@@ -82,21 +84,16 @@ def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> tuple[dict[str,
         for kind in (onnx.FORMAT, torchscript.FORMAT):
             export_to_repository(path, kind, repository)
         ways = in_process_ways(checkpoint, repository, picture, expression)
-        with Server(
-            repository, grpc_port=0, http_port=0, metrics_port=0, access=Access(unrestricted=("statistics",))
-        ) as server:
-            url = f"{server.address}:{server.grpc_port}"
-            with Client(url) as client:
-                ways["Triton over gRPC, whole answer"] = lambda: client.ground(unseen(picture), expression)
-                run_rounds(ways, WARM_UP)
-                before = server_times(server.address, server.metrics_port)
-                samples = run_rounds(ways, repeats)
-                after = server_times(server.address, server.metrics_port)
-    split = {name: (after[name] - before[name]) / repeats for name in after}
-    split["preparation, transport and scheduling"] = float(np.mean(samples["Triton over gRPC, whole answer"])) - sum(
-        split.values()
-    )
-    return samples, split
+        with (
+            Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server,
+            Client(f"{server.address}:{server.grpc_port}") as client,
+        ):
+            ways[SERVED] = lambda: client.ground(unseen(picture), expression)
+            run_rounds(ways, WARM_UP)
+            samples = run_rounds(ways, repeats)
+    parts = zip(samples[SERVED], samples[PREPARATION], samples[NETWORK], strict=True)
+    samples[REST] = [served - preparation - network for served, preparation, network in parts]
+    return samples
 
 
 def example() -> tuple[bytes, str]:
@@ -118,7 +115,7 @@ def in_process_ways(
     """What is measured inside this process: the preparation, and the network in each form on each device."""
     preparation = checkpoint.preparation
     inputs = prepare(preparation, picture, expression)
-    ways: dict[str, Callable[[], Any]] = {"preparation": lambda: prepare(preparation, picture, expression)}
+    ways: dict[str, Callable[[], Any]] = {PREPARATION: lambda: prepare(preparation, picture, expression)}
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
         tensors = [torch.from_numpy(array).to(device) for array in inputs]
         eager = make_graphs(checkpoint.network())["gin"].module.to(device)
@@ -167,29 +164,18 @@ def run_rounds(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, lis
     return samples
 
 
-def server_times(address: str, port: int) -> dict[str, float]:
-    """Milliseconds that the server has spent in the network so far, from its metrics."""
-    with urllib.request.urlopen(f"http://{address}:{port}/metrics") as response:
-        lines = response.read().decode().splitlines()
-    spent = {line.split("{")[0]: float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith("gin_")}
-    return {"network": (spent["gin_image_duration_us"] + spent["gin_expression_duration_us"]) / 1000}
-
-
 def summarise(values: Sequence[float]) -> dict[str, float]:
     """Median, p90 and p99 of milliseconds."""
     median, p90, p99 = np.percentile(values, (50, 90, 99))
     return {"median": round(float(median), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
 
 
-def show(rows: dict[str, dict[str, float]], split: dict[str, float]) -> None:
+def show(rows: dict[str, dict[str, float]]) -> None:
     """The table on screen."""
     table = Table("one image, one expression", "median ms", "p90", "p99", "of real time")
     for name, row in rows.items():
         share = f"{row['median'] / REAL_TIME:.0%}"
         table.add_row(name, f"{row['median']:.2f}", f"{row['p90']:.2f}", f"{row['p99']:.2f}", share)
-    table.add_section()
-    for name, value in split.items():
-        table.add_row(f"  of the served answer: {name} (mean)", f"{value:.2f}", "", "", f"{value / REAL_TIME:.0%}")
     table.add_section()
     table.add_row("real time: 30 frames a second", f"{REAL_TIME:.2f}", "", "", "100%")
     Console(width=100 if not sys.stdout.isatty() else None).print(table)
