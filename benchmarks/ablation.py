@@ -3,15 +3,18 @@
     python benchmarks/ablation.py [--seeds N] [--record FILE]
 
 Every variant is trained with the recipe of configs/ablation.yaml from each seed and asked about pictures that it has
-not seen. What the record holds already is not trained again, so the command may be stopped and started. Prints a table.
+not seen; a run for each core at a time. What the record holds already is not trained again, so the command may be
+stopped and started. Prints a table.
 """
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -44,26 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     test = RUNS / "test"
     if not (test / "scenes.csv").exists():
         write_scenes(test, TEST_PICTURES, TEST_SEED)
-    for seed in range(arguments.seeds):
-        for name, overrides in VARIANTS.items():
-            if not any((run["variant"], run["seed"]) == (name, seed) for run in record["runs"]):
-                scores = train_and_ask(RUNS / f"{list(VARIANTS).index(name)}-{seed}", overrides, seed, test)
-                record["runs"].append({"variant": name, "seed": seed, **scores})
-                record |= describe_machine() | {"test_pictures": TEST_PICTURES}
-                arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    wanted = [(name, seed) for seed in range(arguments.seeds) for name in VARIANTS]
+    known = [(run["variant"], run["seed"]) for run in record["runs"]]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        running = {pool.submit(train_and_ask, *pair, test): pair for pair in wanted if pair not in known}
+        for done in as_completed(running):
+            name, seed = running[done]
+            record["runs"].append({"variant": name, "seed": seed, **done.result()})
+            record |= describe_machine() | {"test_pictures": TEST_PICTURES}
+            arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     show(record["runs"])
     return 0
 
 
-def train_and_ask(out: Path, overrides: list[str], seed: int, test: Path) -> dict[str, Any]:
-    """Scores on the test pictures of a network trained from a seed."""
+def train_and_ask(name: str, seed: int, test: Path) -> dict[str, Any]:
+    """Scores on the test pictures of a variant trained from a seed, on one core."""
+    out = RUNS / f"{list(VARIANTS).index(name)}-{seed}"
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     config = str(ROOT / "configs" / "ablation.yaml")
     places = [f"out={out}", f"data.scenes.folder={RUNS / 'scenes'}", f"seed={seed}", "resume=true"]
-    command = [sys.executable, "-m", "train.run", "--config", config, *places, *overrides]
-    subprocess.run(command, check=True, cwd=ROOT)
+    command = [sys.executable, "-m", "train.run", "--config", config, *places, *VARIANTS[name]]
+    subprocess.run(command, check=True, cwd=ROOT, env=environment)
     command = [sys.executable, "-m", "train.evaluate", str(out / "last.pth"), str(test / "scenes.csv")]
     command += ["--images", str(test / "images"), "--predictions", str(out / "predictions.jsonl")]
-    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, cwd=ROOT, env=environment, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
