@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from export.configurations import ENTRY, write_configuration
-from export.formats import VOCABULARY, Format
+from export.formats import PRESENCE, VOCABULARY, Format
 from export.graphs import GRAPHS, Graph, make_graphs
 from export.manifest import (
     MANIFEST,
@@ -104,6 +104,8 @@ def build(request: Request, kind: Format, folder: Path, names: Collection[str] =
     for name, recorded in record(exported, runners, questions).items():
         save_questions(folder / f"{name}.questions.npz", recorded)
     checkpoint.preparation.save(folder / VOCABULARY)
+    if checkpoint.presence is not None:
+        checkpoint.presence.save(folder / PRESENCE)
     described = {
         name: {"file": f"{name}{kind.suffix}", "questions": f"{name}.questions.npz", "inputs": graph.inputs,
                "outputs": graph.outputs, "parity": parity[name]}
@@ -124,7 +126,8 @@ def compare(
     comparisons = {name: Comparison() for name in runners}
     for question in [*questions, *(example.question for example in test)]:
         asked = arrays(question)
-        expected = arrays(original["gin_image"](question)) | arrays(original["gin"](question))
+        features = original["gin_image"](question)
+        expected = arrays(features) | arrays(original["gin_expression"](question | features))
         for name, answers in ask(runners, asked).items():
             comparisons[name].add({output: expected[output] for output in answers}, answers)
     reports = {name: comparison.report() for name, comparison in comparisons.items()}
@@ -188,7 +191,7 @@ def publish_models(folder: Path, report: dict[str, Any], kind: Format, repositor
                 graphs[part] = report["graphs"][part] | served
                 shutil.copyfile(folder / report["graphs"][part]["questions"], staged / served["questions"])
                 os.replace(folder / report["graphs"][part]["file"], staged / served["file"])
-            else:
+            elif (folder / part).exists():
                 os.replace(folder / part, staged / name)
         if model == "gin":
             (staged / "model.py").write_text(ENTRY, encoding="utf-8")

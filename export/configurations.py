@@ -19,6 +19,9 @@ REPOSITORY = Path(__file__).parent.parent / "triton_repo"
 COMMITTED = ("gin", "gin_onnx", "gin_torchscript")
 CONFIG = "config.pbtxt"
 DEMO_SIZE = 128  # pixels: the input of checkpoints/demo.pth
+ASKED = ("IMAGE", "EXPRESSION", "TOP_K")
+ANSWERED = ("BOX", "SCORE", "ATTENTION", "PRESENCE", "FOUND", "TOP_BOX", "TOP_SCORE")
+OPTIONAL = ("TOP_K",)
 WARM_UPS = (1, 8)  # expressions
 WARM_UP_WORDS = 4
 LENGTHS = "lengths_{}"  # file in the folder `warmup` of a model
@@ -27,7 +30,12 @@ TENSORS = {  # type, sizes, and what they are; -1 is any
     "EXPRESSION": ("STRING", (-1,), "N sentences, UTF-8"),
     "BOX": ("FP32", (-1, 4), "N, x1 y1 x2 y2 in pixels of the upright image"),
     "SCORE": ("FP32", (-1,), "N, 0..1"),
+    "TOP_K": ("INT32", (1,), "boxes for each expression: 1 (unless given) to 10"),
     "ATTENTION": ("FP32", (-1, -1, -1), "N, h, w, 0..1: where the network looked"),
+    "PRESENCE": ("FP32", (-1,), "N, how probably it is there; NaN: not calibrated"),
+    "FOUND": ("BOOL", (-1,), "N, false: below presence_threshold"),
+    "TOP_BOX": ("FP32", (-1, -1, 4), "N, TOP_K: best boxes that overlap little"),
+    "TOP_SCORE": ("FP32", (-1, -1), "N, TOP_K; 0: there are no more boxes"),
     "images": ("UINT8", (-1, -1, -1, 3), "B, S, S, RGB"),
     "expression_ids": ("INT64", (-1, -1), "N, T"),
     "lengths": ("INT64", (-1,), "N"),
@@ -64,7 +72,9 @@ parameters [
   # Requests that may be unanswered at once; more are refused at once: UNAVAILABLE.
   {{ key: "waiting_requests" value {{ string_value: "64" }} }},
   # Features of the images that were asked about last; an image of ResNet-50 at 320 pixels takes 13 MB.
-  {{ key: "feature_cache_bytes" value {{ string_value: "268435456" }} }}
+  {{ key: "feature_cache_bytes" value {{ string_value: "268435456" }} }},
+  # Less probable things are not FOUND.
+  {{ key: "presence_threshold" value {{ string_value: "0.5" }} }}
 ]
 """
 
@@ -99,7 +109,7 @@ NAMING = """ Inputs go by the names of its arguments, outputs by name__position,
 def render(name: str, kind: str, image_size: int) -> str:
     """The configuration of a model called `name`. kind: one of `COMMITTED`. image_size: side of the input in pixels."""
     if kind == "gin":
-        tensors = _tensors("input", ("IMAGE", "EXPRESSION")) + "\n" + _tensors("output", ("BOX", "SCORE", "ATTENTION"))
+        tensors = _tensors("input", ASKED) + "\n" + _tensors("output", ANSWERED)
         return GIN.format(name=name, tensors=tensors)
     onnx = kind == "gin_onnx"
     outputs = ANSWERS if onnx else [f"{output}__{place}" for place, output in enumerate(ANSWERS)]
@@ -118,7 +128,8 @@ def _tensors(kind: str, names: Iterable[str]) -> str:
     for name in names:
         data_type, sizes, meaning = TENSORS[name.split("__")[0]]
         dims = ", ".join(map(str, sizes))
-        lines.append((f'  {{ name: "{name}" data_type: TYPE_{data_type} dims: [ {dims} ] }}', meaning))
+        optional = " optional: true" if name in OPTIONAL else ""
+        lines.append((f'  {{ name: "{name}" data_type: TYPE_{data_type} dims: [ {dims} ]{optional} }}', meaning))
     ends = [","] * (len(lines) - 1) + [""]
     width = max(len(line) for line, _ in lines) + 3
     body = [f"{line}{end}".ljust(width) + f"# {meaning}" for (line, meaning), end in zip(lines, ends, strict=True)]

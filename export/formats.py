@@ -12,6 +12,7 @@ from export.parity import Limits, Runner
 from export.questions import Question
 
 VOCABULARY = "vocabulary.json"
+PRESENCE = "presence.json"  # of a calibrated checkpoint
 
 
 @dataclass(frozen=True)
@@ -20,8 +21,8 @@ class Format:
 
     write: graph, example inputs by name, path, and facts to keep inside the file. open: the file's path, its inputs
     and its outputs, to a way to ask it on the CPU. versions: of the packages that matter. models: of a Triton
-    repository, each with the graphs and files that it serves and what they are called there. quantize: make the files
-    in a folder int8 after asking them questions; returns facts for the manifest.
+    repository, each with the graphs and files that it serves, as far as there are any, and their names in it. quantize:
+    make the files in a folder int8 after asking them questions; returns facts for the manifest.
     """
 
     name: str

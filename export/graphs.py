@@ -1,10 +1,10 @@
 """The network as it is served: prepared pixels and word ids in, boxes in pixels out. One contract for all files.
 
 Three graphs: `gin_image` knows no language, so one result serves every expression about its images; `gin_expression`
-goes on from there; `gin` is both, for single questions.
+goes on from there; `gin` is both, for single questions, and answers without the candidates.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,8 @@ FEATURES = ("features_8", "features_16", "features_32")  # by stride, finest fir
 ASKED = ("expression_ids", "lengths", "image_index", "image_sizes")
 INPUTS = ("images", *ASKED)  # of both parts together
 ANSWERS = ("boxes", "scores", "attention", "anchors")
+CANDIDATES = ("candidate_boxes", "candidate_scores")
+CANDIDATE_COUNT = 128  # anchors with the best scores; many of them are about one and the same thing
 FREE_AXES: dict[str, dict[int, str]] = {  # the other axes are constants of the graph
     "images": {0: "B"},
     **{name: {0: "B"} for name in FEATURES},
@@ -31,6 +33,8 @@ FREE_AXES: dict[str, dict[int, str]] = {  # the other axes are constants of the 
     "scores": {0: "N"},
     "attention": {0: "N"},
     "anchors": {0: "N"},
+    "candidate_boxes": {0: "N"},
+    "candidate_scores": {0: "N"},
 }
 
 
@@ -66,29 +70,41 @@ class ExpressionPart(nn.Module):
         lengths: Tensor,
         image_index: Tensor,
         image_sizes: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """features: as `ImagePart` gives them. expression_ids: int64 (N, T), padded at the end. lengths: int64 (N,).
         image_index: int64 (N,). image_sizes: int64 (B, 2), height and width of the original images.
 
         Returns boxes float32 (N, 4), x1, y1, x2, y2 in pixels of the original image, clipped to it; scores float32
-        (N,) in 0..1; attention float32 (N, S/8, S/8) in 0..1; anchors int64 (N,), which anchor won.
+        (N,) in 0..1; attention float32 (N, S/8, S/8) in 0..1; anchors int64 (N,), which anchor won; and boxes (N, K, 4)
+        and scores (N, K) of the K best anchors, best first.
         """
-        network, sizes = self.network, image_sizes[image_index]
+        network = self.network
         dtype = precision_of(network)
         features = [level.to(dtype) for level in (features_8, features_16, features_32)]
         expressions = network.encode_expression(expression_ids, lengths).to(dtype)
         pyramid, expressions, attention_logits = network.reason(features, expressions, image_index)
-        if isinstance(network.head, ScoreFirst):
-            logits, maps = network.head.scores(pyramid, expressions)
-            logits, best = logits.max(dim=1)
-            deltas = network.head.deltas_at(maps, best[:, None]).squeeze(1)
-        else:
-            all_logits, all_deltas = network.head(pyramid, expressions)
-            logits, best = all_logits.max(dim=1)
-            deltas = all_deltas.gather(1, best[:, None, None].expand(-1, 1, 4)).squeeze(1)
-        boxes = yxhw_to_yxyx(decode_boxes(deltas, network.anchors(pyramid).float()[best]))
-        boxes = clip_xyxy(yxyx_to_xyxy(boxes, sizes.to(boxes.dtype)), sizes)
-        return boxes, logits.sigmoid(), attention_logits[0].float().sigmoid(), best
+        anchors, sizes = network.anchors(pyramid).float(), image_sizes[image_index]
+        logits, deltas_at = _read(network.head, pyramid, expressions)
+
+        def boxes_at(index: Tensor) -> Tensor:
+            """Boxes (N, K, 4) at anchors (N, K)."""
+            boxes = yxhw_to_yxyx(decode_boxes(deltas_at(index), anchors[index]))
+            return clip_xyxy(yxyx_to_xyxy(boxes, sizes[:, None].to(boxes.dtype)), sizes[:, None])
+
+        best_logits, best = logits.max(dim=1)
+        boxes = boxes_at(best[:, None]).squeeze(1)
+        many_logits, many = logits.topk(min(CANDIDATE_COUNT, logits.shape[1]), dim=1)
+        attention = attention_logits[0].float().sigmoid()
+        return boxes, best_logits.sigmoid(), attention, best, boxes_at(many), many_logits.sigmoid()
+
+
+def _read(head: nn.Module, pyramid: list[Tensor], expressions: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Score logits (N, A), and what gives the box deltas (N, K, 4) at anchors (N, K)."""
+    if isinstance(head, ScoreFirst):
+        logits, maps = head.scores(pyramid, expressions)
+        return logits, lambda index: head.deltas_at(maps, index)
+    logits, deltas = head(pyramid, expressions)
+    return logits, lambda index: deltas.gather(1, index[:, :, None].expand(-1, -1, 4))
 
 
 class Whole(nn.Module):
@@ -100,10 +116,11 @@ class Whole(nn.Module):
 
     def forward(
         self, images: Tensor, expression_ids: Tensor, lengths: Tensor, image_index: Tensor, image_sizes: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """See the two parts."""
         features = ImagePart(self.network).encode(images)
-        return ExpressionPart(self.network)(*features, expression_ids, lengths, image_index, image_sizes)
+        answers = ExpressionPart(self.network)(*features, expression_ids, lengths, image_index, image_sizes)
+        return answers[: len(ANSWERS)]
 
 
 @dataclass(frozen=True)
@@ -130,7 +147,7 @@ def make_graphs(network: GIN) -> dict[str, Graph]:
         raise ValueError("garan is false in this checkpoint; what is served answers GARAN's attention too")
     return {
         "gin_image": Graph(ImagePart(network).eval(), ("images",), FEATURES),
-        "gin_expression": Graph(ExpressionPart(network).eval(), (*FEATURES, *ASKED), ANSWERS),
+        "gin_expression": Graph(ExpressionPart(network).eval(), (*FEATURES, *ASKED), (*ANSWERS, *CANDIDATES)),
         "gin": Graph(Whole(network).eval(), INPUTS, ANSWERS),
     }
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from export.command import make_parser, run_export
-from export.formats import VOCABULARY, Format
+from export.formats import PRESENCE, VOCABULARY, Format
 from export.graphs import FREE_AXES, Graph
 from export.lstm import OnnxLSTM, with_lstm
 from export.quantize import quantize
@@ -66,7 +66,12 @@ def make_format(opset: int = OPSET) -> Format:
         versions=lambda: packages,
         models={
             "gin_onnx": {"gin": "model"},
-            "gin": {"gin_image": "image", "gin_expression": "expression", VOCABULARY: VOCABULARY},
+            "gin": {
+                "gin_image": "image",
+                "gin_expression": "expression",
+                VOCABULARY: VOCABULARY,
+                PRESENCE: PRESENCE,
+            },
         },
         quantize=quantize,
     )

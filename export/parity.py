@@ -22,8 +22,9 @@ class Limits:
     """How far a file's answers may lie from the checkpoint's in fp32.
 
     features: largest difference of a level's features, over the largest value in it. scores, attention: largest
-    difference. boxes: largest difference in pixels where the same anchor won. same_anchor: smallest share of
-    expressions where it did. mean_iou: smallest mean IoU of the two boxes. accuracy_drop: largest loss of accuracy.
+    difference; scores are the candidates' too, whose boxes swap places where they tie. boxes: largest difference in
+    pixels where the same anchor won. same_anchor: smallest share of expressions where it did. mean_iou: smallest mean
+    IoU of the two boxes. accuracy_drop: largest loss of accuracy.
     """
 
     features: float
@@ -65,6 +66,8 @@ class Comparison:
             self._note("attention", expected["attention"], given["attention"])
             self._note("boxes", expected["boxes"][same], given["boxes"][same])
         for name in expected:
+            if name == "candidate_scores":
+                self._note("scores", expected[name], given[name])
             if name.startswith("features"):
                 scale = float(np.abs(expected[name]).max())
                 self._note("features", expected[name] / scale, given[name] / scale)

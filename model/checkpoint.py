@@ -3,7 +3,7 @@
 import io
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from model.config import ModelConfig
 from model.gin import GIN
 from model.preparation import Preparation
+from model.presence import Presence
 from model.words import Vocabulary
 
 FORMAT = "gin-1"
@@ -24,12 +25,14 @@ class InvalidCheckpoint(ValueError):
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """weights: the network's state. training: what resuming needs (plain data and tensors), if it was kept."""
+    """weights: the network's state. training: what resuming needs (plain data and tensors), if it was kept. presence:
+    how to tell what is not there, once it has been calibrated."""
 
     config: ModelConfig
     vocabulary: Vocabulary
     weights: dict[str, Tensor]
     training: dict[str, Any] | None = None
+    presence: Presence | None = None
 
     def network(self) -> GIN:
         """The network with these weights, on the CPU, in evaluation mode."""
@@ -51,6 +54,7 @@ class Checkpoint:
             "vocabulary": list(self.vocabulary.words),
             "weights": self.weights,
             "training": self.training,
+            "presence": asdict(self.presence) if self.presence else None,
         }
         save_atomically(content, Path(path))
 
@@ -65,7 +69,9 @@ class Checkpoint:
             )
         try:
             config = ModelConfig.from_dict(content["config"])
-            checkpoint = cls(config, Vocabulary(content["vocabulary"]), content["weights"], content["training"])
+            presence = Presence(**content["presence"]) if content.get("presence") else None
+            vocabulary, weights = Vocabulary(content["vocabulary"]), content["weights"]
+            checkpoint = cls(config, vocabulary, weights, content["training"], presence)
             checkpoint.network()
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InvalidCheckpoint(f"{path} is damaged: {error}") from None

@@ -15,6 +15,7 @@ from PIL import Image
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.gin import GIN
+from model.presence import Presence
 from model.words import Vocabulary
 
 WORDS = "the red green blue small large circle square star left of right above second from".split()
@@ -77,7 +78,7 @@ def make_checkpoint() -> Checkpoint:
         for _ in range(30):
             network(torch.rand(16, 3, 64, 64) * torch.rand(16, 3, 1, 1), ids, torch.randint(1, 6, (16,)))
         network.head.output.weight.mul_(5)
-    return Checkpoint(SMALL, Vocabulary(WORDS), network.eval().state_dict())
+    return Checkpoint(SMALL, Vocabulary(WORDS), network.eval().state_dict(), presence=Presence(2.0, 1.0))
 
 
 @pytest.fixture(scope="session")

@@ -24,18 +24,19 @@ from serve.answering.batches import Batches
 from serve.answering.counts import Counts
 from serve.answering.features import Features
 from serve.answering.network import Network
+from serve.answering.outputs import PRESENCE, Outputs, check_top
 from serve.sessions import CannotOpen, parameter
 
 VOCABULARY = "vocabulary.json"
-OUTPUTS = {"BOX": "boxes", "SCORE": "scores", "ATTENTION": "attention"}  # and the network's names for them
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was taken in. wanted: outputs to send."""
+    """A request that was taken in. wanted: outputs to send. top: boxes for each expression."""
 
     sender: Any
     wanted: list[str]
+    top: int
     question: Question
 
 
@@ -47,12 +48,14 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
+        threshold = float(parameter(config, "presence_threshold"))
         try:
             preparation = Preparation.load(folder / VOCABULARY)
+            self.outputs = Outputs(folder, threshold)
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
             raise pb_utils.TritonModelException(
-                f"{folder / VOCABULARY} cannot be read ({reason}); export the network again"
+                f"{VOCABULARY} or {PRESENCE} in {folder} cannot be read ({reason}); export the network again"
             ) from None
         try:
             network = Network(folder, config, device)
@@ -78,16 +81,21 @@ class TritonPythonModel:
                 continue
             image = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
             expressions = pb_utils.get_input_tensor_by_name(request, "EXPRESSION").as_numpy()
+            top = pb_utils.get_input_tensor_by_name(request, "TOP_K")
+            top = top and top.as_numpy()
             wanted = list(request.requested_output_names())
-            self.preparing.submit(self._prepare, sender, wanted, image[0], list(expressions))
+            self.preparing.submit(self._prepare, sender, wanted, image[0], list(expressions), top)
 
     def finalize(self) -> None:
         """Triton calls this when all requests have been answered."""
         self.preparing.shutdown()
         self.batches.end()
 
-    def _prepare(self, sender: Any, wanted: list[str], image: bytes, expressions: list[bytes]) -> None:
+    def _prepare(
+        self, sender: Any, wanted: list[str], image: bytes, expressions: list[bytes], top: np.ndarray | None
+    ) -> None:
         try:
+            count = check_top(top)
             question = self.answerer.prepare(image, expressions)
         except InvalidInput as error:
             self._send(sender, _error(str(error), pb_utils.TritonError.INVALID_ARG))
@@ -96,7 +104,7 @@ class TritonPythonModel:
             message = f"preparing the inputs failed: {type(error).__name__}"
             self._send(sender, _error(message, pb_utils.TritonError.INTERNAL))
         else:
-            self.batches.put(Asked(sender, wanted, question))
+            self.batches.put(Asked(sender, wanted, count, question))
 
     def _answer(self, batch: list[Asked]) -> None:
         for asked in [asked for asked in batch if asked.sender.is_cancelled()]:
@@ -106,6 +114,7 @@ class TritonPythonModel:
             return
         try:
             answers = self.answerer.answer([asked.question for asked in batch])
+            responses = [self._response(asked, answer) for asked, answer in zip(batch, answers, strict=True)]
         except Exception as error:
             if len(batch) > 1:  # only the one that causes it is to fail
                 for asked in batch:
@@ -115,9 +124,13 @@ class TritonPythonModel:
             message = f"the network failed: {type(error).__name__}"
             self._send(batch[0].sender, _error(message, pb_utils.TritonError.INTERNAL))
             return
-        for asked, answer in zip(batch, answers, strict=True):
-            self._send(asked.sender, _response(asked.wanted, answer))
+        for asked, response in zip(batch, responses, strict=True):
+            self._send(asked.sender, response)
         self.counts.update()
+
+    def _response(self, asked: Asked, answer: Answer) -> Any:
+        outputs = self.outputs.answer(answer, asked.wanted, asked.top)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
 
     def _send(self, sender: Any, response: Any) -> None:
         try:
@@ -126,12 +139,6 @@ class TritonPythonModel:
             pb_utils.Logger.log_error(traceback.format_exc())
         finally:
             self.room.release()
-
-
-def _response(wanted: list[str], answer: Answer) -> Any:
-    return pb_utils.InferenceResponse(
-        [pb_utils.Tensor(name, np.ascontiguousarray(answer[OUTPUTS[name]])) for name in wanted]
-    )
 
 
 def _error(message: str, code: int) -> Any:

@@ -2,8 +2,9 @@
 
     python -m train.data.scenes --out DIR --count N --seed S
 
-Writes DIR/images/*.jpg, DIR/scenes.csv (`img_id,bbox,query`, several rows per picture) and DIR/scenes_categories.csv
-(`row,category`: what kind of meaning each row has). The same seed gives the same files.
+Writes DIR/images/*.jpg, DIR/scenes.csv (`img_id,bbox,query`, several rows per picture), DIR/scenes_categories.csv
+(`row,category`: what kind of meaning each row has) and DIR/scenes_absent.csv (`img_id,query`: expressions that name
+nothing in the picture). The same seed gives the same files.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from rich.progress import track
 
 from train.data.drawing import draw_scene
 from train.data.expressions import Meaning
-from train.data.wording import describe
+from train.data.wording import describe, describe_absent
 from train.data.world import COUNTS, Scene, Thing, lay_out
 
 Described = tuple[str, Meaning, Thing]  # an expression, what it means, the thing it picks
@@ -40,6 +41,12 @@ def make_scene(seed: int, number: int, expressions: int) -> tuple[Scene, list[De
             return scene, described, random
 
 
+def make_absent(scene: Scene, seed: int, number: int, expressions: int) -> list[str]:
+    """Up to so many expressions that name nothing in scene `number` of a seed, nearly always some."""
+    random = np.random.default_rng([seed, number, 1])
+    return describe_absent(scene, lay_out(random), expressions, random)
+
+
 def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSIONS, workers: int | None = None) -> Path:
     """Write `count` pictures and their rows; returns the CSV's path. Raises FileExistsError if it is there already.
 
@@ -54,18 +61,22 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSION
         written = pool.map(write, range(count), chunksize=16)
         console = Console(stderr=True)
         shown = track(written, f"scenes {out}", count, console=console, transient=True)
-        rows = [row for rows in (shown if console.is_terminal else written) for row in rows]
-    _write_csv(out / "scenes_categories.csv", ("row", "category"), enumerate(kind for _, kind in rows))
-    _write_csv(path, ("img_id", "bbox", "query"), (row for row, _ in rows))
+        scenes = list(shown if console.is_terminal else written)
+    rows = [(name, list(thing.box), words) for name, described, _ in scenes for words, _, thing in described]
+    kinds = [meaning.kind for _, described, _ in scenes for _, meaning, _ in described]
+    _write_csv(out / "scenes_categories.csv", ("row", "category"), enumerate(kinds))
+    absent = [(name, words) for name, _, absent in scenes for words in absent]
+    _write_csv(out / "scenes_absent.csv", ("img_id", "query"), absent)
+    _write_csv(path, ("img_id", "bbox", "query"), rows)
     return path
 
 
-def _write_one(images: Path, seed: int, expressions: int, number: int) -> list[tuple[tuple[str, str, str], str]]:
-    """Draw one scene; returns its rows, each with the kind of its meaning."""
+def _write_one(images: Path, seed: int, expressions: int, number: int) -> tuple[str, list[Described], list[str]]:
+    """Draw one scene; returns its file's name, what is said of it and what would name nothing in it."""
     scene, described, random = make_scene(seed, number, expressions)
     name = f"{number:06d}.jpg"
     draw_scene(scene, random).save(images / name, quality=QUALITY)
-    return [((name, str(list(thing.box)), words), meaning.kind) for words, meaning, thing in described]
+    return name, described, make_absent(scene, seed, number, expressions)
 
 
 def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

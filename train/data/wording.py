@@ -45,6 +45,15 @@ def describe(scene: Scene, count: int, random: np.random.Generator) -> list[tupl
     return None
 
 
+def describe_absent(scene: Scene, other: Scene, count: int, random: np.random.Generator) -> list[str]:
+    """At most `count` expressions that say something of another scene but name nothing in this one."""
+    return [
+        words
+        for words, meaning, _ in describe(other, count, random) or []
+        if not meaning.group.of(scene) or (meaning.reference is not None and not meaning.reference.of(scene))
+    ]
+
+
 def _propose(kind: str, scene: Scene, random: np.random.Generator) -> Meaning:
     """A meaning of a kind, about properties that some thing has; it may pick nothing."""
     thing = scene.things[random.integers(len(scene.things))]

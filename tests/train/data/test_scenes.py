@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from train.data.check import check_annotations
 from train.data.drawing import FINE, draw_thing
 from train.data.expressions import Group, Meaning
-from train.data.scenes import main, write_scenes
+from train.data.scenes import main, make_absent, make_scene, write_scenes
 from train.data.wording import KINDS, describe
 from train.data.world import COLOURS, COUNTS, SHAPES, SIZES, Scene, Thing, lay_out
 
@@ -57,6 +57,21 @@ def test_one_right_answer(described: list[tuple[Scene, Described]]) -> None:
     for scene, expressions in described:
         for _, meaning, thing in expressions:
             assert meaning.pick(scene) == thing
+
+
+def test_absent_is_absent() -> None:
+    """Where an expression names one shape, colour and size at most, no thing of the scene has them all."""
+    checked = 0
+    for number in range(60):
+        scene, _, _ = make_scene(11, number, 4)
+        for expression in make_absent(scene, 11, number, 4):
+            words = set(expression.split())
+            named = [words & set(known) for known in (SHAPES, COLOURS, SIZES)]
+            if all(len(values) <= 1 for values in named):
+                checked += 1
+                group = Group(*(next(iter(values), None) for values in reversed(named)))
+                assert not group.of(scene), expression
+    assert checked > 60
 
 
 def test_all_kinds_occur(described: list[tuple[Scene, Described]]) -> None:
