@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client.aio import AsyncClient
-    from client.library import DEFAULT_TIMEOUT, DEFAULT_URL, Answers, Client, Grounding, Tls
+    from client.library import DEFAULT_TIMEOUT, DEFAULT_URL, Answers, Candidate, Client, Grounding, Tls
 
 from client.errors import Busy, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
 
@@ -24,6 +24,7 @@ __all__ = [
     "Answers",
     "AsyncClient",
     "Busy",
+    "Candidate",
     "Client",
     "Grounding",
     "GroundingError",

@@ -50,10 +50,12 @@ class AsyncClient:
         except InferenceServerException as error:
             return not_ready(error, self.url, self.timeout)
 
-    async def ground(self, image: ImageLike, expressions: str | Iterable[str], attention: bool = False) -> Answers:
+    async def ground(
+        self, image: ImageLike, expressions: str | Iterable[str], attention: bool = False, top_k: int = 1
+    ) -> Answers:
         """As `Client.ground`."""
         # Reading a file or encoding pixels would hold up everything else on the loop.
-        question = await asyncio.to_thread(Question.ask, image, expressions, attention)
+        question = await asyncio.to_thread(Question.ask, image, expressions, attention, top_k)
         call = Call(self._budget, self.timeout)
         while True:
             try:
@@ -70,6 +72,7 @@ class AsyncClient:
         questions: Iterable[Asked] | AsyncIterable[Asked],
         in_flight: int = ...,
         attention: bool = ...,
+        top_k: int = ...,
         return_errors: Literal[False] = ...,
     ) -> AsyncIterator[Answers]: ...
 
@@ -79,6 +82,7 @@ class AsyncClient:
         questions: Iterable[Asked] | AsyncIterable[Asked],
         in_flight: int = ...,
         attention: bool = ...,
+        top_k: int = ...,
         *,
         return_errors: Literal[True],
     ) -> AsyncIterator[Answers | GroundingError]: ...
@@ -88,23 +92,25 @@ class AsyncClient:
         questions: Iterable[Asked] | AsyncIterable[Asked],
         in_flight: int = DEFAULT_IN_FLIGHT,
         attention: bool = False,
+        top_k: int = 1,
         return_errors: bool = False,
     ) -> AsyncIterator[Answers | GroundingError]:
         """As `Client.ground_many`, for `async for`; questions that are still waited for at its end are cancelled."""
         check_in_flight(in_flight)
-        return self._ground_many(questions, in_flight, attention, return_errors)
+        return self._ground_many(questions, in_flight, attention, top_k, return_errors)
 
     async def _ground_many(
         self,
         questions: Iterable[Asked] | AsyncIterable[Asked],
         in_flight: int,
         attention: bool,
+        top_k: int,
         return_errors: bool,
     ) -> AsyncIterator[Answers | GroundingError]:
         waiting: deque[asyncio.Task[Answers]] = deque()
         try:
             async for image, expressions in _each(questions):
-                waiting.append(asyncio.create_task(self.ground(image, expressions, attention)))
+                waiting.append(asyncio.create_task(self.ground(image, expressions, attention, top_k)))
                 if len(waiting) == in_flight:
                     yield await _outcome(waiting.popleft(), return_errors)
             while waiting:

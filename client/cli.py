@@ -13,13 +13,13 @@ from typing import Any
 from PIL import Image
 
 from client import arguments, draw
-from client.answers import Answers
+from client.answers import Answers, Box, Candidate, Grounding
 from client.errors import GroundingError, Refused
 from client.pictures import file_bytes
 from client.progress import Progress
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
-_WIDTHS = (5, 7, 7, 7, 7)  # cells of a table's numbers: coordinates up to 99999.9 pixels
+_WIDTHS = (5, 5, 7, 7, 7, 7)  # cells of a table's numbers: coordinates up to 99999.9 pixels
 
 
 def build_parser() -> arguments.Parser:
@@ -42,6 +42,9 @@ def build_parser() -> arguments.Parser:
         "--save", metavar="OUT", type=Path, help="write the picture with the boxes drawn; a folder for several images"
     )
     parser.add_argument("--attention", action="store_true", help="light up, in what is saved, where the network looked")
+    parser.add_argument(
+        "--top-k", type=int, default=1, metavar="K", help="the K best boxes for each expression, up to 10"
+    )
     arguments.add_in_flight(parser)
     arguments.add_server(parser)
     return parser
@@ -68,7 +71,7 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
     quiet = alone or sys.stdout.isatty()  # the answers themselves show how far it is
     status = arguments.OK
     with arguments.connect(args) as client, Progress(0 if quiet else len(images)) as progress:
-        outcomes = client.ground_many(questions, args.in_flight, args.attention, return_errors=True)
+        outcomes = client.ground_many(questions, args.in_flight, args.attention, args.top_k, return_errors=True)
         for image, target, outcome in zip(images, targets, outcomes, strict=True):
             if isinstance(outcome, Refused) and not alone:
                 progress.clear()
@@ -85,10 +88,21 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
 
 def document(image: str, answers: Answers) -> dict[str, Any]:
     """The answers as JSON holds them."""
-    groundings = [
-        {"expression": g.expression, "box": [round(v, 3) for v in g.box], "score": round(g.score, 6)} for g in answers
-    ]
-    return {"image": image, "milliseconds": round(answers.seconds * 1e3, 3), "groundings": groundings}
+    return {
+        "image": image,
+        "milliseconds": round(answers.seconds * 1e3, 3),
+        "groundings": [_grounding(one) for one in answers],
+    }
+
+
+def _grounding(one: Grounding) -> dict[str, Any]:
+    presence = None if one.presence is None else round(one.presence, 6)
+    record = {"expression": one.expression, **_box(one), "presence": presence, "found": one.found}
+    return record | ({"others": [_box(other) for other in one.others]} if one.others else {})
+
+
+def _box(candidate: Grounding | Candidate) -> dict[str, Any]:
+    return {"box": [round(side, 3) for side in candidate.box], "score": round(candidate.score, 6)}
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -156,21 +170,22 @@ def _save(answers: Answers, path: Path) -> None:
 
 
 class _Table:
-    """Aligned columns: the image if there are several, expression, score, x1 y1 x2 y2."""
+    """Aligned columns: the image if there are several, expression, score, whether it is there, x1 y1 x2 y2."""
 
     def __init__(self, images: list[str], expressions: list[str]) -> None:
         """What will stand in the first columns, so that rows can be printed as they come."""
         self._with_image = bool(images)
         self._image = max(map(_cells, ["image", *map(_printable, images)]))
         self._expression = max(map(_cells, ["expression", *map(_printable, expressions)]))
-        self._head: tuple[str, ...] | None = ("image", "expression", "score", "x1", "y1", "x2", "y2")
+        self._head: tuple[str, ...] | None = ("image", "expression", "score", "there", "x1", "y1", "x2", "y2")
 
     def rows(self, image: str, answers: Answers) -> str:
-        """A line for each answer, and the head of the table before the first."""
-        rows = [
-            (_printable(image), _printable(g.expression), f"{g.score:.3f}", *(f"{v:.1f}" for v in g.box))
-            for g in answers
-        ]
+        """A line for each answer and each box that might be meant too, and the head of the table before the first."""
+        name, rows = _printable(image), []
+        for g in answers:
+            there = "" if g.presence is None else f"{g.presence:.0%}"
+            rows.append((name, _printable(g.expression), f"{g.score:.3f}", there, *_sides(g.box)))
+            rows += [(name, "  or", f"{other.score:.3f}", "", *_sides(other.box)) for other in g.others]
         lines = [self._line(row) for row in ([self._head, *rows] if self._head else rows)]
         self._head = None
         return "\n".join(lines)
@@ -180,6 +195,10 @@ class _Table:
         columns = [_padded(image, self._image)] if self._with_image else []
         columns += [_padded(expression, self._expression), *map(str.rjust, numbers, _WIDTHS)]
         return "  ".join(columns)
+
+
+def _sides(box: Box) -> tuple[str, ...]:
+    return tuple(f"{side:.1f}" for side in box)
 
 
 def _printable(text: str) -> str:

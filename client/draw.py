@@ -124,7 +124,8 @@ def _label(
     pad, line = _padding(font), sum(font.getmetrics())
     widest = min(size[0], max(int(size[0] * 0.6), int(font.size * 16))) - 2 * pad
     rows = min((size[1] - 2 * pad) // line, _MAX_LINES)
-    lines = _wrap(grounding.expression, f"{grounding.score:.2f}", font, widest, rows)
+    score = f"{grounding.score:.2f}" if grounding.found else f"{grounding.score:.2f} not there?"
+    lines = _wrap(grounding.expression, score, font, widest, rows)
     if not lines:
         return None
     longest = max(int(np.ceil(font.getlength(text))) for text in lines)

@@ -11,14 +11,14 @@ from typing import Literal, Self, TypeAlias, overload
 from tritonclient.utils import InferenceServerException
 
 from client.address import DEFAULT_URL, Address, Tls
-from client.answers import Answers, Grounding
+from client.answers import Answers, Candidate, Grounding
 from client.errors import GroundingError, TimedOut, from_status
 from client.over_grpc import Grpc
 from client.pictures import ImageLike
 from client.question import Question
 from client.retry import Budget, Call
 
-__all__ = ["DEFAULT_IN_FLIGHT", "DEFAULT_TIMEOUT", "DEFAULT_URL", "Answers", "Client", "Grounding", "Tls"]
+__all__ = ["DEFAULT_IN_FLIGHT", "DEFAULT_TIMEOUT", "DEFAULT_URL", "Answers", "Candidate", "Client", "Grounding", "Tls"]
 
 DEFAULT_TIMEOUT = 10.0
 DEFAULT_IN_FLIGHT = 4
@@ -70,14 +70,17 @@ class Client:
         except InferenceServerException as error:
             return not_ready(error, self.url, self.timeout)
 
-    def ground(self, image: ImageLike, expressions: str | Iterable[str], attention: bool = False) -> Answers:
+    def ground(
+        self, image: ImageLike, expressions: str | Iterable[str], attention: bool = False, top_k: int = 1
+    ) -> Answers:
         """The thing that each expression names, in the order of `expressions` (one string is a list of one).
 
         `image` is a path, the bytes of an image file, a Pillow image, or uint8 pixels (H, W, 3) in RGB order or
-        (H, W); see client.pictures. With `attention`, each answer also carries its attention map.
+        (H, W); see client.pictures. With `attention`, each answer also carries its attention map, with `top_k` the next
+        best boxes too, so many with the best, up to 10.
         Raises a GroundingError: Refused for bad input; Unreachable, Busy, TimedOut or ServerFailed otherwise.
         """
-        question = Question.ask(image, expressions, attention)
+        question = Question.ask(image, expressions, attention, top_k)
         call = Call(self._budget, self.timeout)
         while True:
             try:
@@ -94,12 +97,19 @@ class Client:
         questions: Iterable[Asked],
         in_flight: int = ...,
         attention: bool = ...,
+        top_k: int = ...,
         return_errors: Literal[False] = ...,
     ) -> Iterator[Answers]: ...
 
     @overload
     def ground_many(
-        self, questions: Iterable[Asked], in_flight: int = ..., attention: bool = ..., *, return_errors: Literal[True]
+        self,
+        questions: Iterable[Asked],
+        in_flight: int = ...,
+        attention: bool = ...,
+        top_k: int = ...,
+        *,
+        return_errors: Literal[True],
     ) -> Iterator[Answers | GroundingError]: ...
 
     def ground_many(
@@ -107,6 +117,7 @@ class Client:
         questions: Iterable[Asked],
         in_flight: int = DEFAULT_IN_FLIGHT,
         attention: bool = False,
+        top_k: int = 1,
         return_errors: bool = False,
     ) -> Iterator[Answers | GroundingError]:
         """The answers to each (image, expressions) of `questions`, in their order, as they come.
@@ -116,16 +127,16 @@ class Client:
         takes the place of its answers instead, and the iteration goes on.
         """
         check_in_flight(in_flight)
-        return self._ground_many(questions, in_flight, attention, return_errors)
+        return self._ground_many(questions, in_flight, attention, top_k, return_errors)
 
     def _ground_many(
-        self, questions: Iterable[Asked], in_flight: int, attention: bool, return_errors: bool
+        self, questions: Iterable[Asked], in_flight: int, attention: bool, top_k: int, return_errors: bool
     ) -> Iterator[Answers | GroundingError]:
         pool = ThreadPoolExecutor(in_flight)
         waiting: deque[Future[Answers]] = deque()
         try:
             for image, expressions in questions:
-                waiting.append(pool.submit(self.ground, image, expressions, attention))
+                waiting.append(pool.submit(self.ground, image, expressions, attention, top_k))
                 if len(waiting) == in_flight:
                     yield _outcome(waiting.popleft(), return_errors)
             while waiting:

@@ -7,37 +7,46 @@ from typing import Any
 
 import numpy as np
 
-from client.answers import Answers, Grounding
+from client.answers import Answers, Box, Candidate, Grounding
 from client.errors import Refused, ServerFailed
 from client.pictures import MAX_BYTES, Array, ImageLike, file_bytes
 
 MODEL = "gin"
+ANY = -1  # a size that the server chooses
 
 
 @dataclass(frozen=True)
 class Question:
-    """image: as it was given. data: the bytes of an image file. outputs: names of what is asked for."""
+    """image: as it was given. data: the bytes of an image file. top: boxes for each expression. outputs: names of what
+    is asked for."""
 
     image: ImageLike
     data: bytes
     expressions: tuple[str, ...]
     encoded: tuple[bytes, ...]
+    top: int
     outputs: tuple[str, ...]
 
     @classmethod
-    def ask(cls, image: ImageLike, expressions: str | Iterable[str], attention: bool) -> "Question":
+    def ask(cls, image: ImageLike, expressions: str | Iterable[str], attention: bool, top: int) -> "Question":
         """Read or encode the picture and encode the expressions. Raises Refused for what cannot be sent."""
         asked = (expressions,) if isinstance(expressions, str) else tuple(expressions)
         encoded = _encoded(asked)
         data = file_bytes(image)
         if len(data) + sum(map(len, encoded)) > MAX_BYTES - 2**16:  # leaves room for what surrounds them in a message
             raise Refused(f"the image is too large to send: {len(data) / 2**20:.1f} MiB of at most {MAX_BYTES >> 20}")
-        outputs = ("BOX", "SCORE", "ATTENTION") if attention else ("BOX", "SCORE")
-        return cls(image, data, asked, encoded, outputs)
+        if top < 1:
+            raise Refused(f"expected at least 1 box for each expression, got {top}")
+        more = ("TOP_BOX", "TOP_SCORE") * (top > 1) + ("ATTENTION",) * attention
+        return cls(image, data, asked, encoded, top, ("BOX", "SCORE", "PRESENCE", "FOUND", *more))
 
     def inputs(self, triton: ModuleType) -> list[Any]:
         """InferInput objects of `triton`: tritonclient.grpc or tritonclient.http."""
-        return [_input(triton, "IMAGE", (self.data,)), _input(triton, "EXPRESSION", self.encoded)]
+        inputs = [_input(triton, "IMAGE", (self.data,)), _input(triton, "EXPRESSION", self.encoded)]
+        if self.top > 1:
+            top = triton.InferInput("TOP_K", [1], "INT32")
+            inputs.append(top.set_data_from_numpy(np.array([self.top], dtype=np.int32)))
+        return inputs
 
     def requested(self, triton: ModuleType) -> list[Any]:
         """InferRequestedOutput objects of `triton`."""
@@ -51,17 +60,46 @@ class Question:
             raise ServerFailed(f"the server's answer cannot be read: {error}") from None
 
     def answers(self, arrays: Mapping[str, Array | None], seconds: float) -> Answers:
-        """BOX (N, 4), SCORE (N) and, if asked for, ATTENTION (N, h, w); ServerFailed if they are not that."""
-        count = len(self.expressions)
-        box, score = (_finite(name, arrays[name], (count, *shape)) for name, shape in (("BOX", (4,)), ("SCORE", ())))
-        maps = arrays.get("ATTENTION")
-        if "ATTENTION" in self.outputs and (maps is None or maps.ndim != 3 or len(maps) != count or not maps.size):
-            raise ServerFailed(f"the server's answer is wrong: expected ATTENTION of shape ({count}, h, w)")
-        groundings = (
-            Grounding(expression, _corners(box[n]), float(score[n]), None if maps is None else maps[n], self.image)
+        """From the arrays by name. Raises ServerFailed if they are not what was asked for."""
+        boxes, scores = self._checked(arrays, "BOX", 4), self._checked(arrays, "SCORE")
+        presences, found = self._checked(arrays, "PRESENCE", finite=False), self._checked(arrays, "FOUND")
+        maps: list[Array | None] = [None] * len(self.expressions)
+        if "ATTENTION" in self.outputs:
+            maps = list(self._checked(arrays, "ATTENTION", ANY, ANY))
+        others: list[tuple[Candidate, ...]] = [()] * len(self.expressions)
+        if self.top > 1:
+            tops = self._checked(arrays, "TOP_BOX", self.top, 4), self._checked(arrays, "TOP_SCORE", self.top)
+            others = [_candidates(*of_one) for of_one in zip(*tops, strict=True)]
+        groundings = [
+            Grounding(
+                expression,
+                _corners(boxes[n]),
+                float(scores[n]),
+                None if np.isnan(presences[n]) else float(presences[n]),
+                bool(found[n]),
+                others[n],
+                maps[n],
+                self.image,
+            )
             for n, expression in enumerate(self.expressions)
-        )
+        ]
         return Answers(groundings, seconds)
+
+    def _checked(self, arrays: Mapping[str, Array | None], name: str, *sizes: int, finite: bool = True) -> Array:
+        """An output with a row of these sizes for each expression."""
+        array, shape = arrays[name], (len(self.expressions), *sizes)
+        fits = array is not None and array.ndim == len(shape) and array.size > 0
+        if (
+            array is None
+            or not fits
+            or any(size not in (ANY, real) for size, real in zip(shape, array.shape, strict=True))
+        ):
+            got = "none" if array is None else f"{array.shape}"
+            wanted = str(shape).replace(str(ANY), "any")
+            raise ServerFailed(f"the server's answer is wrong: expected {name} of shape {wanted}, got {got}")
+        if finite and not np.isfinite(array).all():
+            raise ServerFailed(f"the server's answer is wrong: {name} is not finite")
+        return array
 
 
 def _encoded(expressions: tuple[str, ...]) -> tuple[bytes, ...]:
@@ -83,13 +121,13 @@ def _input(triton: ModuleType, name: str, values: tuple[bytes, ...]) -> Any:
     return triton.InferInput(name, list(array.shape), "BYTES").set_data_from_numpy(array)
 
 
-def _finite(name: str, array: Array | None, shape: tuple[int, ...]) -> Array:
-    if array is None or array.shape != shape or not np.isfinite(array).all():
-        got = "none" if array is None else f"{array.shape}"
-        raise ServerFailed(f"the server's answer is wrong: expected finite {name} of shape {shape}, got {got}")
-    return array
+def _candidates(boxes: Array, scores: Array) -> tuple[Candidate, ...]:
+    """All but the first, which is the answer itself; a score of 0 says that there are no more."""
+    return tuple(
+        Candidate(_corners(box), float(score)) for box, score in zip(boxes[1:], scores[1:], strict=True) if score
+    )
 
 
-def _corners(box: Array) -> tuple[float, float, float, float]:
+def _corners(box: Array) -> Box:
     x1, y1, x2, y2 = (float(value) for value in box)
     return x1, y1, x2, y2

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import grpc
 from aiohttp import web
-from fake_kserve import CODE, Asked, FakeServer, answer, strings
+from fake_kserve import CODE, Asked, FakeServer, answer, strings, top_of
 
 # What Triton, or a proxy before it, answers for each of gRPC's errors; anything else is 500.
 HTTP_STATUS = {
@@ -50,17 +50,17 @@ def running_http(fake: FakeServer, context: ssl.SSLContext | None = None) -> Ite
     async def infer(request: web.Request) -> web.Response:
         body = await request.read()
         size = int(request.headers["Inference-Header-Content-Length"])
-        header, blobs, at = json.loads(body[:size]), {}, size
+        header, raw, at = json.loads(body[:size]), {}, size
         for tensor in header["inputs"]:
             end = at + tensor["parameters"]["binary_data_size"]
-            blobs[tensor["name"]] = strings(body[at:end])
-            assert tensor["shape"] == [len(blobs[tensor["name"]])]
+            raw[tensor["name"]] = body[at:end]
             at = end
-        (image,), outputs = blobs["IMAGE"], [output["name"] for output in header["outputs"]]
+        (image,), expressions = strings(raw["IMAGE"]), strings(raw["EXPRESSION"])
+        shapes = {"IMAGE": [1], "EXPRESSION": [len(expressions)], "TOP_K": [1]}
+        assert {tensor["name"]: tensor["shape"] for tensor in header["inputs"]} == {name: shapes[name] for name in raw}
+        top, outputs = top_of(raw.get("TOP_K")), [output["name"] for output in header["outputs"]]
         timeout = header.get("parameters", {}).get("timeout", 0)
-        fake.asked.append(
-            Asked(image, blobs["EXPRESSION"], outputs, timeout, timeout / 1e6, request.match_info["name"])
-        )
+        fake.asked.append(Asked(image, expressions, top, outputs, timeout, timeout / 1e6, request.match_info["name"]))
         contexts.append(shim := _Context())
         act = fake.script.pop(0) if fake.script else answer
         try:
@@ -68,13 +68,13 @@ def running_http(fake: FakeServer, context: ssl.SSLContext | None = None) -> Ite
         except _Aborted as error:
             code, text = error.args
             return web.json_response({"error": text}, status=HTTP_STATUS.get(code, 500))
-        raw = response.raw_output_contents
+        contents = response.raw_output_contents
         described = [
             {"name": o.name, "datatype": o.datatype, "shape": list(o.shape), "parameters": {"binary_data_size": len(r)}}
-            for o, r in zip(response.outputs, raw, strict=True)
+            for o, r in zip(response.outputs, contents, strict=True)
         ]
         head = json.dumps({"model_name": "gin", "model_version": "1", "outputs": described}).encode()
-        return web.Response(body=head + b"".join(raw), headers={"Inference-Header-Content-Length": str(len(head))})
+        return web.Response(body=head + b"".join(contents), headers={"Inference-Header-Content-Length": str(len(head))})
 
     async def ready(request: web.Request) -> web.Response:
         return web.Response(status=200 if fake.model_is_ready and request.match_info["name"] == "gin" else 400)

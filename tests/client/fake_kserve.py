@@ -22,6 +22,7 @@ class Asked:
 
     image: bytes
     expressions: list[bytes]
+    top: int
     outputs: list[str]
     timeout_us: int
     deadline: float
@@ -52,10 +53,14 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> service_pb2.ModelInferResponse:
         inputs = dict(zip([i.name for i in request.inputs], request.raw_input_contents, strict=True))
         (image,), expressions = strings(inputs["IMAGE"]), strings(inputs["EXPRESSION"])
-        assert {i.name: list(i.shape) for i in request.inputs} == {"IMAGE": [1], "EXPRESSION": [len(expressions)]}
+        shapes = {"IMAGE": [1], "EXPRESSION": [len(expressions)], "TOP_K": [1]}
+        assert {i.name: list(i.shape) for i in request.inputs} == {name: shapes[name] for name in inputs}
+        top = top_of(inputs.get("TOP_K"))
         outputs = [o.name for o in request.outputs]
         timeout_us = request.parameters["timeout"].int64_param
-        self.asked.append(Asked(image, expressions, outputs, timeout_us, context.time_remaining(), request.model_name))
+        self.asked.append(
+            Asked(image, expressions, top, outputs, timeout_us, context.time_remaining(), request.model_name)
+        )
         act = self.script.pop(0) if self.script else answer
         return act(self, context)
 
@@ -70,20 +75,47 @@ def score_of(n: int) -> float:
     return 1.0 / (n + 2)
 
 
+def presence_of(n: int) -> float:
+    """The probability that the fake answers to the n-th expression; it finds what has a half or more."""
+    return 0.75 / (n + 1)
+
+
+def top_of(raw: bytes | None) -> int:
+    """The number that TOP_K holds, 1 without it."""
+    return 1 if raw is None else int(np.frombuffer(raw, np.int32)[0])
+
+
 def answer(server: FakeServer, _context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
-    """Known boxes, scores, and attention maps filled with the expression's number."""
-    count = len(server.asked[-1].expressions)
+    """Known boxes, scores and probabilities, of the further boxes one, and attention maps filled with the expression's
+    number."""
+    count, top = len(server.asked[-1].expressions), server.asked[-1].top
+    tops = [(box_of(n), box_of(n + 1), *[(0,) * 4] * (top - 2))[:top] for n in range(count)]
+    top_scores = [(score_of(n), score_of(n + 1), *[0] * (top - 2))[:top] for n in range(count)]
     arrays = {
         "BOX": np.array([box_of(n) for n in range(count)], np.float32),
         "SCORE": np.array([score_of(n) for n in range(count)], np.float32),
+        "PRESENCE": np.array([presence_of(n) for n in range(count)], np.float32),
+        "FOUND": np.array([presence_of(n) >= 0.5 for n in range(count)]),
+        "TOP_BOX": np.array(tops, np.float32),
+        "TOP_SCORE": np.array(top_scores, np.float32),
         "ATTENTION": np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None], (count, *GRID)),
     }
     return respond({name: arrays[name] for name in server.asked[-1].outputs})
 
 
 def answering(arrays: dict[str, np.ndarray]) -> Act:
-    """Answers exactly these arrays, right or wrong."""
-    return lambda _server, _context: respond(arrays)
+    """Answers exactly these arrays, right or wrong; what is missing of the rest is as usual."""
+
+    def act(server: FakeServer, context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+        usual = answer(server, context)
+        given = respond(arrays)
+        for output, raw in zip(usual.outputs, usual.raw_output_contents, strict=True):
+            if output.name in ("PRESENCE", "FOUND") and output.name not in arrays:
+                given.outputs.append(output)
+                given.raw_output_contents.append(raw)
+        return given
+
+    return act
 
 
 def failing(code: grpc.StatusCode, text: str) -> Act:
@@ -100,11 +132,12 @@ def silence(_server: FakeServer, context: grpc.ServicerContext) -> service_pb2.M
 
 
 def respond(arrays: dict[str, np.ndarray]) -> service_pb2.ModelInferResponse:
-    """`arrays` as FP32 outputs."""
+    """`arrays` as outputs, FP32 but for truth values."""
     response = service_pb2.ModelInferResponse(model_name="gin")
     for name, array in arrays.items():
-        response.outputs.add(name=name, datatype="FP32", shape=array.shape)
-        response.raw_output_contents.append(np.ascontiguousarray(array, np.float32).tobytes())
+        kind, dtype = ("BOOL", np.bool_) if array.dtype == np.bool_ else ("FP32", np.float32)
+        response.outputs.add(name=name, datatype=kind, shape=array.shape)
+        response.raw_output_contents.append(np.ascontiguousarray(array, dtype).tobytes())
     return response
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_kserve import CODE, FakeServer, answer, answering, box_of, failing, running, score_of, silence
+from fake_kserve import CODE, FakeServer, answer, answering, box_of, failing, presence_of, running, score_of, silence
 from PIL import Image
 
 from client import arguments, cli
@@ -44,8 +44,8 @@ def test_the_table_is_aligned(server: FakeServer, image: Path, capsys: pytest.Ca
     assert cli.main([str(image), "the red ball", "cup", "左边的\x1b[0m", "--url", server.url]) == 0
     out, err = capsys.readouterr()
     lines = out.splitlines()
-    assert lines[0].split() == ["expression", "score", "x1", "y1", "x2", "y2"]
-    assert lines[1].split() == ["the", "red", "ball", "0.500", "0.5", "1.0", "20.0", "10.2"]
+    assert lines[0].split() == ["expression", "score", "there", "x1", "y1", "x2", "y2"]
+    assert lines[1].split() == ["the", "red", "ball", "0.500", "75%", "0.5", "1.0", "20.0", "10.2"]
     assert len(lines[0]) == len(lines[1]) == len(lines[2])
     assert lines[3].startswith("左边的\\x1b[0m  0.250")
     assert len(lines[3]) == len(lines[0]) - 3  # three letters that take two columns each
@@ -62,6 +62,19 @@ def test_json_parses(server: FakeServer, image: Path, capsys: pytest.CaptureFixt
     for n, grounding in enumerate(document["groundings"]):
         assert grounding["box"] == pytest.approx(box_of(n))
         assert grounding["score"] == pytest.approx(score_of(n), abs=1e-5)
+        assert grounding["presence"] == pytest.approx(presence_of(n))
+        assert grounding["found"] is (n == 0)
+        assert "others" not in grounding
+
+
+def test_the_next_best_boxes(server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([str(image), "ball", "--top-k", "2", "--url", server.url]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert rows[1][:3] == ["ball", "0.500", "75%"]
+    assert rows[2] == ["or", "0.333", "1.5", "2.0", "21.0", "11.2"]
+    assert cli.main([str(image), "ball", "--top-k", "2", "--json", "--url", server.url]) == 0
+    (grounding,) = json.loads(capsys.readouterr().out)["groundings"]
+    assert grounding["others"] == [{"box": list(box_of(1)), "score": pytest.approx(score_of(1), abs=1e-5)}]
 
 
 @pytest.mark.parametrize("name", ["out.png", "out.JPG", "out.jpeg", "out.webp"])
@@ -117,7 +130,7 @@ def test_several_images_are_a_table_with_their_names(
     out, err = capsys.readouterr()
     assert err == ""
     head, *rows = out.splitlines()
-    assert head.split() == ["image", "expression", "score", "x1", "y1", "x2", "y2"]
+    assert head.split() == ["image", "expression", "score", "there", "x1", "y1", "x2", "y2"]
     named = [row.split()[:2] for row in rows]
     assert named == [
         [str(path), word] for path in (folder / "a.png", folder / "b.PNG", image) for word in ("ball", "cup.")

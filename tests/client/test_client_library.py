@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, running, score_of, silence
+from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, presence_of, running, score_of, silence
 from ways import Way
 
-from client import Busy, Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
+from client import Busy, Candidate, Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
 
 ROOT = Path(__file__).parents[2]
 WRAPPED = (
@@ -30,9 +30,13 @@ def test_answers_keep_the_order_of_the_expressions(way: Way) -> None:
     for n, grounding in enumerate(found):
         assert grounding.box == box_of(n)
         assert grounding.score == pytest.approx(score_of(n))
+        assert grounding.presence == pytest.approx(presence_of(n))
+        assert grounding.found is (n == 0)
+        assert grounding.others == ()
         assert grounding.attention is None
     assert way.server.asked[0].model == "gin"
-    assert way.server.asked[0].outputs == ["BOX", "SCORE"]
+    assert way.server.asked[0].outputs == ["BOX", "SCORE", "PRESENCE", "FOUND"]
+    assert way.server.asked[0].top == 1
 
 
 def test_one_string_is_a_list_of_one_and_any_iterable_will_do(way: Way) -> None:
@@ -44,11 +48,33 @@ def test_one_string_is_a_list_of_one_and_any_iterable_will_do(way: Way) -> None:
 def test_attention_comes_only_when_asked_for(way: Way) -> None:
     with way.connect(way.server.url) as client:
         found = client.ground(b"x", ["a", "b"], attention=True)
-    assert way.server.asked[0].outputs == ["BOX", "SCORE", "ATTENTION"]
+    assert way.server.asked[0].outputs == ["BOX", "SCORE", "PRESENCE", "FOUND", "ATTENTION"]
     for n, grounding in enumerate(found):
         assert grounding.attention is not None
         assert grounding.attention.shape == GRID
         assert (grounding.attention == n).all()
+
+
+def test_the_next_best_boxes_come_only_when_asked_for(way: Way) -> None:
+    with way.connect(way.server.url) as client:
+        found = client.ground(b"x", ["a", "b"], top_k=3)
+        with pytest.raises(Refused, match="0"):
+            client.ground(b"x", "a", top_k=0)
+    assert way.server.asked[0].top == 3
+    for n, grounding in enumerate(found):
+        assert grounding.others == (Candidate(box_of(n + 1), pytest.approx(score_of(n + 1))),)  # the fake has no third
+
+
+def test_without_a_calibration_presence_is_not_known(way: Way) -> None:
+    way.server.script = [
+        answering(
+            {"BOX": np.ones((1, 4)), "SCORE": np.ones(1), "PRESENCE": np.full(1, np.nan), "FOUND": np.ones(1, bool)}
+        )
+    ]
+    with way.connect(way.server.url) as client:
+        (found,) = client.ground(b"x", "a")
+    assert found.presence is None
+    assert found.found
 
 
 @pytest.mark.parametrize("expressions", [[], [b"bytes"], [None], ["half \ud800"]])
@@ -206,6 +232,7 @@ def test_ready_asks_for_the_model(way: Way) -> None:
         {"BOX": np.zeros((2, 4))},
         {},
         {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2), "ATTENTION": np.zeros((2, 9))},
+        {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2), "ATTENTION": np.zeros((2, 3, 4)), "FOUND": np.ones(1, bool)},
         {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2)},
     ],
 )
@@ -238,7 +265,7 @@ def test_right_addresses_are_taken(url: str) -> None:
 
 
 def test_a_grounding_is_a_plain_value() -> None:
-    one = Grounding("a", (0.0, 1.0, 2.0, 3.0), 0.5, np.zeros((2, 2)))
+    one = Grounding("a", (0.0, 1.0, 2.0, 3.0), 0.5, attention=np.zeros((2, 2)))
     assert one == Grounding("a", (0.0, 1.0, 2.0, 3.0), 0.5)
     assert len({one, one}) == 1
 

@@ -43,10 +43,11 @@ def test_table(url: str, client: Client, file: Path) -> None:
     done = command(url, file, *EXPRESSIONS)
     assert (done.returncode, done.stderr) == (0, "")
     head, *rows = done.stdout.splitlines()
-    assert head.split() == ["expression", "score", "x1", "y1", "x2", "y2"]
+    assert head.split() == ["expression", "score", "there", "x1", "y1", "x2", "y2"]
     for row, answer in zip(rows, client.ground(file, EXPRESSIONS), strict=True):
         assert row.startswith(answer.expression)
-        score, *box = map(float, row.removeprefix(answer.expression).split())
+        score, there, *box = (float(number.rstrip("%")) for number in row.removeprefix(answer.expression).split())
+        assert there == pytest.approx(100 * (answer.presence or 0), abs=0.51)
         assert score == pytest.approx(answer.score, abs=1e-3)
         assert box == pytest.approx(answer.box, abs=0.06)
 
