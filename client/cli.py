@@ -84,11 +84,15 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
 
 
 def document(image: str, answers: Answers) -> dict[str, Any]:
-    """The answers as JSON holds them."""
-    groundings = [
+    """The answers about an image as JSON holds them."""
+    return {"image": image, "milliseconds": round(answers.seconds * 1e3, 3), "groundings": groundings(answers)}
+
+
+def groundings(answers: Answers) -> list[dict[str, Any]]:
+    """Each answer as JSON holds it."""
+    return [
         {"expression": g.expression, "box": [round(v, 3) for v in g.box], "score": round(g.score, 6)} for g in answers
     ]
-    return {"image": image, "milliseconds": round(answers.seconds * 1e3, 3), "groundings": groundings}
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
