@@ -1,9 +1,9 @@
 """One picture and the expressions about it, in the form the server takes; its arrays, read as answers."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,18 +11,25 @@ from client.answers import Answers, Grounding
 from client.errors import Refused, ServerFailed
 from client.pictures import MAX_BYTES, Array, ImageLike, file_bytes
 
+if TYPE_CHECKING:
+    from client.shared import Place
+
 MODEL = "gin"
 
 
 @dataclass(frozen=True)
 class Question:
-    """image: as it was given. data: the bytes of an image file. outputs: names of what is asked for."""
+    """image: as it was given. data: the bytes of an image file. outputs: names of what is asked for.
+
+    place: the shared memory that `data` is in; None if it goes with the message.
+    """
 
     image: ImageLike
     data: bytes
     expressions: tuple[str, ...]
     encoded: tuple[bytes, ...]
     outputs: tuple[str, ...]
+    place: "Place | None" = None
 
     @classmethod
     def ask(cls, image: ImageLike, expressions: str | Iterable[str], attention: bool) -> "Question":
@@ -35,9 +42,17 @@ class Question:
         outputs = ("BOX", "SCORE", "ATTENTION") if attention else ("BOX", "SCORE")
         return cls(image, data, asked, encoded, outputs)
 
+    def at(self, place: "Place") -> "Question":
+        """The same with its picture in shared memory."""
+        return replace(self, place=place)
+
     def inputs(self, triton: ModuleType) -> list[Any]:
         """InferInput objects of `triton`: tritonclient.grpc or tritonclient.http."""
-        return [_input(triton, "IMAGE", (self.data,)), _input(triton, "EXPRESSION", self.encoded)]
+        if self.place is None:
+            image = _input(triton, "IMAGE", (self.data,))
+        else:
+            image = triton.InferInput("IMAGE", [1], "BYTES").set_shared_memory(*self.place)
+        return [image, _input(triton, "EXPRESSION", self.encoded)]
 
     def requested(self, triton: ModuleType) -> list[Any]:
         """InferRequestedOutput objects of `triton`."""
