@@ -33,7 +33,10 @@ class Place(NamedTuple):
 
 
 class Regions:
-    """Regions that the server knows. Each is one call's at a time and then kept for the next, until `close`."""
+    """Regions that the server knows. Each is one call's at a time and then kept for the next, until `close`.
+
+    If the process is killed instead, the names go from /dev/shm, but the server keeps the memory until it ends.
+    """
 
     def __init__(self, connection: "Grpc | Http", url: str) -> None:
         self._connection, self._url = connection, url

@@ -1,9 +1,10 @@
 """`python -m client.video FILE|CAMERA EXPRESSION...`: where the things are, frame after frame.
 
-A file is played at its own speed, as a camera would show it; of a camera the newest frame is taken. A frame is asked
-about if the server keeps up, and passed over if not. With --save every frame is written, those that were passed over
-too, with the answer drawn into it that was the newest one at its time: so what is written of a file is as long as the
-file and has its rate. Without, each answer is a line of JSON as soon as it comes.
+A file is played at its own speed, as a camera would show it (slower if drawing and writing take longer); of a camera
+the newest frame is taken. A frame is asked about if the server keeps up, and passed over if not. With --save every
+frame is written, those that were passed over too, with the answer drawn into it that was the newest one at its time: so
+what is written of a file is as long as the file and has its rate. Without, each answer is a line of JSON as soon as it
+comes.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import json
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -79,35 +80,37 @@ def _follow(source: Source, asking: Asking, save: Path | None, command: str) -> 
     asking.offer(first)
     asking.finish()  # nothing is written before a server has answered, and no frame is without an answer
     with contextlib.nullcontext() if save is None else Film(save, source.rate) as film:
-        failure: BaseException | None = None
+        message, status = "", arguments.OK
         try:
             with _set_by_ctrl_c(stop), _progress(source, film) as progress:
-                try:
-                    for frame in chain([first], frames):
-                        if frame is not first:
-                            asking.offer(frame)
-                        if film is not None:
-                            film.write(_drawn(frame, asking), frame.seconds)
-                        progress.advance()
-                finally:
-                    if film is not None:
-                        film.finish()
+                _play(chain([first], frames), asking, film, progress)
             if stop.is_set():
                 raise KeyboardInterrupt
             asking.finish()
-        except (GroundingError, KeyboardInterrupt) as error:
-            failure = error
+        except KeyboardInterrupt:
+            message, status = "stopped", arguments.STOPPED
+        except GroundingError as error:
+            refused = isinstance(error, Refused)
+            message, status = str(error), arguments.BAD_INPUT if refused else arguments.FAILED
         print(json.dumps(asking.report()), flush=True)
-        if failure is None:
-            return arguments.OK
-        return _say(failure, film, command)
+        if message:
+            kept = "" if film is None else f" ({film.frames} frames are in {film.path})"
+            arguments.say(command, message + kept, status)
+        return status
 
 
-def _say(failure: BaseException, film: Film | None, command: str) -> int:
-    stopped = isinstance(failure, KeyboardInterrupt)
-    status = arguments.STOPPED if stopped else arguments.BAD_INPUT if isinstance(failure, Refused) else arguments.FAILED
-    kept = "" if film is None else f" ({film.frames} frames are in {film.path})"
-    return arguments.say(command, f"{'stopped' if stopped else failure}{kept}", status)
+def _play(frames: Iterable[Frame], asking: Asking, film: Film | None, progress: Progress) -> None:
+    """Offer all frames but the first, which is answered; whatever ends it, the film is whole."""
+    try:
+        for n, frame in enumerate(frames):
+            if n > 0:
+                asking.offer(frame)
+            if film is not None:
+                film.write(_drawn(frame, asking), frame.seconds)
+            progress.advance()
+    finally:
+        if film is not None:
+            film.finish()
 
 
 def _drawn(frame: Frame, asking: Asking) -> Image.Image:

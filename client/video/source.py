@@ -21,6 +21,7 @@ from client.errors import Refused
 _USUAL_RATE = Fraction(25)  # frames a second, where a source names none
 _SILENCE = 10.0  # seconds without a frame, after which a camera counts as gone
 _LOOK = 0.1  # seconds between two looks at whether to stop
+_PARTING = 2.0  # seconds, at most, for a camera's last frame to come
 
 
 class Frame:
@@ -138,7 +139,7 @@ class Camera(Source):
     def close(self) -> None:
         """As for every source, once the thread has noticed."""
         self._closing = True
-        self._thread.join(_SILENCE)
+        self._thread.join(_PARTING)
         if not self._thread.is_alive():  # a driver that hangs keeps what it has
             super().close()
 
