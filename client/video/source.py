@@ -25,16 +25,19 @@ _PARTING = 2.0  # seconds, at most, for a camera's last frame to come
 
 
 class Frame:
-    """number: its place among the frames, from 0. seconds: since the first one. arrived: by time.monotonic."""
+    """number: its place among the frames, from 0. seconds: since the first one. arrived: by time.monotonic.
 
-    def __init__(self, number: int, seconds: float, decoded: VideoFrame) -> None:
+    pixel: width of a pixel by its height.
+    """
+
+    def __init__(self, number: int, seconds: float, decoded: VideoFrame, pixel: Fraction) -> None:
         self.number, self.seconds, self.arrived = number, seconds, time.monotonic()
-        self._decoded = decoded
+        self._decoded, self._pixel = decoded, pixel
 
     @cached_property
     def image(self) -> Image.Image:
-        """RGB and upright: the rotation that phones note in a video is applied. Made when it is first asked for."""
-        picture: Image.Image = self._decoded.to_image()
+        """RGB as a person sees it, upright and with square pixels. Made when it is first asked for."""
+        picture: Image.Image = self._decoded.to_image(width=round(self._decoded.width * self._pixel) or 1)
         return picture.rotate(round(self._decoded.rotation / 90) * 90, expand=True)  # both count counterclockwise
 
 
@@ -61,6 +64,7 @@ class Source:
         self._stream = stream
         self.rate = stream.average_rate or stream.guessed_rate or _USUAL_RATE
         self.length = stream.frames
+        self._pixel = stream.sample_aspect_ratio or Fraction(1)
 
     def __enter__(self) -> Self:
         return self
@@ -108,7 +112,7 @@ class File(Source):
                 started = time.monotonic()
             if stop.wait(max(started + in_file - first - time.monotonic(), 0)):
                 return
-            yield Frame(number, in_file - first, decoded)
+            yield Frame(number, in_file - first, decoded, self._pixel)
         self._check_end()
 
     def _check_end(self) -> None:
@@ -164,7 +168,7 @@ class Camera(Source):
                 if number == 0:
                     started = time.monotonic()
                 with self._changed:
-                    self._newest = Frame(number, time.monotonic() - started, decoded)
+                    self._newest = Frame(number, time.monotonic() - started, decoded, self._pixel)
                     self._changed.notify()
                 if self._closing:
                     return

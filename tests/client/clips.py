@@ -14,18 +14,20 @@ def make_clip(
     path: Path,
     count: int = COUNT,
     rotation: int = 0,
-    size: tuple[int, int] = SIZE,
+    pixel: Fraction = Fraction(1),
     options: dict[str, str] | None = None,
 ) -> Path:
-    """`count` frames at RATE; `rotation`: degrees counterclockwise that a player has to turn them by."""
+    """`count` frames at RATE; `rotation`: degrees counterclockwise that a player has to turn them by; `pixel`:
+    width of a pixel by its height."""
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream("libx264", rate=RATE)
-        stream.width, stream.height = size
+        stream.width, stream.height = SIZE
         stream.pix_fmt = "yuv420p"
+        stream.codec_context.sample_aspect_ratio = pixel
         if rotation:
             stream.set_display_rotation(rotation)
         for n in range(count):
-            picture = Image.new("RGB", size, (128, 128, 128))
+            picture = Image.new("RGB", SIZE, (128, 128, 128))
             ImageDraw.Draw(picture).ellipse((20 + 2 * n, 20, 40 + 2 * n, 40), fill="blue")
             frame = av.VideoFrame.from_image(picture)
             frame.pts, frame.time_base = n, Fraction(1, RATE)
