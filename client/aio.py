@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 
 class AsyncClient:
-    """`client.Client` with awaitable calls, for one event loop: same arguments, answers and errors."""
+    """`client.Client` with awaitable calls, for one event loop: same arguments, answers and errors.
+
+    Shared memory is for blocking calls only.
+    """
 
     def __init__(self, url: str = DEFAULT_URL, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
         self.url, self.timeout = url, check_timeout(timeout)

@@ -47,10 +47,10 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     tls.add_argument("--key", metavar="FILE", help="of the certificate")
 
 
-def add_in_flight(parser: argparse.ArgumentParser) -> None:
+def add_in_flight(parser: argparse.ArgumentParser, default: int = DEFAULT_IN_FLIGHT) -> None:
     """How many questions are asked at once."""
     parser.add_argument(
-        "--in-flight", metavar="N", type=count, default=DEFAULT_IN_FLIGHT, help="questions asked at once (%(default)d)"
+        "--in-flight", metavar="N", type=count, default=default, help="questions asked at once (%(default)d)"
     )
 
 

@@ -87,12 +87,13 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
 
 
 def document(image: str, answers: Answers) -> dict[str, Any]:
-    """The answers as JSON holds them."""
-    return {
-        "image": image,
-        "milliseconds": round(answers.seconds * 1e3, 3),
-        "groundings": [_grounding(one) for one in answers],
-    }
+    """The answers about an image as JSON holds them."""
+    return {"image": image, "milliseconds": round(answers.seconds * 1e3, 3), "groundings": groundings(answers)}
+
+
+def groundings(answers: Answers) -> list[dict[str, Any]]:
+    """Each answer as JSON holds it."""
+    return [_grounding(one) for one in answers]
 
 
 def _grounding(one: Grounding) -> dict[str, Any]:

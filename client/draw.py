@@ -26,10 +26,11 @@ _ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"
 _Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, x2 and y2 outside
 
 
-def draw(image: ImageLike, groundings: Sequence[Grounding]) -> Image.Image:
+def draw(image: ImageLike, groundings: Sequence[Grounding], note: str = "") -> Image.Image:
     """A new RGB picture, upright and of the upright image's size, with each box and its expression and score.
 
     Where answers carry attention, the picture is darkened but for where the network looked, in the box's colour.
+    A `note` about the whole picture stands in its lower left corner.
     """
     picture = _lit(upright(image), groundings)
     pen = ImageDraw.Draw(picture)
@@ -39,6 +40,8 @@ def draw(image: ImageLike, groundings: Sequence[Grounding]) -> Image.Image:
     for n, grounding in enumerate(groundings):
         _draw_box(pen, grounding.box, PALETTE[n % len(PALETTE)], width, picture.size)
     placed: list[_Rectangle] = []
+    if note:
+        placed.append(_draw_note(pen, note, font, picture.size))
     for n, grounding in enumerate(groundings):
         label = _label(grounding, font, picture.size)
         if label is None:
@@ -204,6 +207,13 @@ def _draw_label(
     ink = "white" if colour == "#0072B2" else "black"
     for n, text in enumerate(lines):
         pen.text((x1 + pad, y1 + pad + n * line), text, fill=ink, font=font)
+
+
+def _draw_note(pen: ImageDraw.ImageDraw, note: str, font: ImageFont.FreeTypeFont, size: tuple[int, int]) -> _Rectangle:
+    pad, line = _padding(font), sum(font.getmetrics())
+    place = (0, size[1] - line - 2 * pad, int(np.ceil(font.getlength(note))) + 2 * pad, size[1])
+    _draw_label(pen, [note], place, "white", font)
+    return place
 
 
 def _padding(font: ImageFont.FreeTypeFont) -> int:

@@ -48,6 +48,7 @@ _BROKEN = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY", "Stream 
 _TLS = ("andshake failed", "Hostname Verification Check failed")
 _UNTRUSTED = re.compile(r"certificate[ _]verify[ _]failed: ([^(:]*)", re.IGNORECASE)
 _NOT_HEALTHY = "is not healthy"  # Triton's words for "the process of this model is dead"; its status is plain INTERNAL
+_NO_REGION = "Unable to find shared memory region"  # of a client that had told the process before it
 
 
 def cause(text: str | None) -> str:
@@ -70,6 +71,8 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
             return TimedOut(f"no answer from {url} within {timeout:g} s: see whether it is ready, or allow more time")
         case "UNAVAILABLE":
             return _unavailable(why, url)
+        case "NOT_FOUND" if _NO_REGION in why:
+            return Busy(f"the server at {url} has started anew meanwhile ({why}): try again")
         case "NOT_FOUND":
             return ServerFailed(f"the server at {url} does not serve this model ({why})")
         case _:

@@ -14,9 +14,10 @@ from client.address import DEFAULT_URL, Address, Tls
 from client.answers import Answers, Candidate, Grounding
 from client.errors import GroundingError, TimedOut, from_status
 from client.over_grpc import Grpc
-from client.pictures import ImageLike
+from client.pictures import Array, ImageLike
 from client.question import Question
 from client.retry import Budget, Call
+from client.shared import Regions
 
 __all__ = ["DEFAULT_IN_FLIGHT", "DEFAULT_TIMEOUT", "DEFAULT_URL", "Answers", "Candidate", "Client", "Grounding", "Tls"]
 
@@ -36,11 +37,19 @@ class Client:
     timeout: seconds within which every call ends, counted from sending. Within them a call that finds the server
     unavailable is tried up to three times, unless most calls fail. Nothing is sent before the first call, so making a
     client never fails for lack of a server.
+    shared_memory: send large pictures to a server on this machine through its memory; the server must allow it
+    (`python -m serve --unrestricted shared-memory`), else calls raise Refused. For one server, not for replicas.
 
     Raises ValueError for what is no address, a timeout that is not a positive number or unusable certificates.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: Tls | None = None,
+        shared_memory: bool = False,
+    ) -> None:
         self.url, self.timeout = url, check_timeout(timeout)
         address = Address.parse(url, tls)
         if address.http:
@@ -49,6 +58,7 @@ class Client:
             self._connection: Grpc | Http = Http(address)
         else:
             self._connection = Grpc(address)
+        self._regions = Regions(self._connection, url) if shared_memory else None
         self._budget = Budget()
 
     def __enter__(self) -> Self:
@@ -61,6 +71,8 @@ class Client:
 
     def close(self) -> None:
         """End the connection, and calls of other threads with it; later calls raise ValueError."""
+        if self._regions is not None:
+            self._regions.close()
         self._connection.close()
 
     def ready(self) -> bool:
@@ -84,12 +96,18 @@ class Client:
         call = Call(self._budget, self.timeout)
         while True:
             try:
-                arrays = self._connection.infer(question, call.left())
+                arrays = self._infer(question, call)
             except InferenceServerException as error:
                 time.sleep(call.pause(from_status(error.status(), error.message(), self.url, self.timeout)))
             else:
                 call.answered()
                 return question.answers(arrays, call.seconds())
+
+    def _infer(self, question: Question, call: Call) -> dict[str, Array | None]:
+        if self._regions is None:
+            return self._connection.infer(question, call.left())
+        with self._regions.holding(question.data, call.left()) as place:
+            return self._connection.infer(question.at(place), call.left())
 
     @overload
     def ground_many(

@@ -52,6 +52,14 @@ class Grpc:
         """Whether the model can be asked."""
         return bool(self._triton.is_model_ready(MODEL, client_timeout=seconds))
 
+    def share(self, region: str, size: int, seconds: float) -> None:
+        """Tell the server of a region of shared memory, under its own name."""
+        self._triton.register_system_shared_memory(region, f"/{region}", size, client_timeout=seconds)
+
+    def unshare(self, region: str, seconds: float) -> None:
+        """Have the server let go of it."""
+        self._triton.unregister_system_shared_memory(region, client_timeout=seconds)
+
     def close(self) -> None:
         """End the connection; later calls raise ValueError."""
         self._triton.close()

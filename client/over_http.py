@@ -60,6 +60,16 @@ class AsyncHttp:
         async with _deadline(seconds):
             return bool(await self._triton.is_model_ready(MODEL))
 
+    async def share(self, region: str, size: int, seconds: float) -> None:
+        """Tell the server of a region of shared memory, under its own name."""
+        async with _deadline(seconds):
+            await self._triton.register_system_shared_memory(region, f"/{region}", size)
+
+    async def unshare(self, region: str, seconds: float) -> None:
+        """Have the server let go of it."""
+        async with _deadline(seconds):
+            await self._triton.unregister_system_shared_memory(region)
+
     async def close(self) -> None:
         """End all connections."""
         await self._triton.close()
@@ -81,6 +91,14 @@ class Http:
     def ready(self, seconds: float) -> bool:
         """As in AsyncHttp."""
         return self._run(self._http.ready(seconds))
+
+    def share(self, region: str, size: int, seconds: float) -> None:
+        """As in AsyncHttp."""
+        self._run(self._http.share(region, size, seconds))
+
+    def unshare(self, region: str, seconds: float) -> None:
+        """As in AsyncHttp."""
+        self._run(self._http.unshare(region, seconds))
 
     def close(self) -> None:
         """End all connections and calls; later calls raise ValueError."""

@@ -45,7 +45,9 @@ class Progress:
         rate = self._done / max(seconds, 1e-9)
         filled = _BAR * self._done // self._total
         bar = ("=" * filled + ">")[:_BAR].ljust(_BAR)
-        return f"{self._done}/{self._total} [{bar}] {rate:.1f}/s, {_spoken((self._total - self._done) / rate)} left"
+        return (
+            f"{self._done}/{self._total} [{bar}] {rate:.1f}/s, {_spoken(max(self._total - self._done, 0) / rate)} left"
+        )
 
 
 def _spoken(seconds: float) -> str:

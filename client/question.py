@@ -1,15 +1,18 @@
 """One picture and the expressions about it, in the form the server takes; its arrays, read as answers."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from client.answers import Answers, Box, Candidate, Grounding
 from client.errors import Refused, ServerFailed
 from client.pictures import MAX_BYTES, Array, ImageLike, file_bytes
+
+if TYPE_CHECKING:
+    from client.shared import Place
 
 MODEL = "gin"
 ANY = -1  # a size that the server chooses
@@ -18,7 +21,7 @@ ANY = -1  # a size that the server chooses
 @dataclass(frozen=True)
 class Question:
     """image: as it was given. data: the bytes of an image file. top: boxes for each expression. outputs: names of what
-    is asked for."""
+    is asked for. place: the shared memory that `data` is in; None if it goes with the message."""
 
     image: ImageLike
     data: bytes
@@ -26,6 +29,7 @@ class Question:
     encoded: tuple[bytes, ...]
     top: int
     outputs: tuple[str, ...]
+    place: "Place | None" = None
 
     @classmethod
     def ask(cls, image: ImageLike, expressions: str | Iterable[str], attention: bool, top: int) -> "Question":
@@ -40,9 +44,17 @@ class Question:
         more = ("TOP_BOX", "TOP_SCORE") * (top > 1) + ("ATTENTION",) * attention
         return cls(image, data, asked, encoded, top, ("BOX", "SCORE", "PRESENCE", "FOUND", *more))
 
+    def at(self, place: "Place") -> "Question":
+        """The same with its picture in shared memory."""
+        return replace(self, place=place)
+
     def inputs(self, triton: ModuleType) -> list[Any]:
         """InferInput objects of `triton`: tritonclient.grpc or tritonclient.http."""
-        inputs = [_input(triton, "IMAGE", (self.data,)), _input(triton, "EXPRESSION", self.encoded)]
+        if self.place is None:
+            image = _input(triton, "IMAGE", (self.data,))
+        else:
+            image = triton.InferInput("IMAGE", [1], "BYTES").set_shared_memory(*self.place)
+        inputs = [image, _input(triton, "EXPRESSION", self.encoded)]
         if self.top > 1:
             top = triton.InferInput("TOP_K", [1], "INT32")
             inputs.append(top.set_data_from_numpy(np.array([self.top], dtype=np.int32)))

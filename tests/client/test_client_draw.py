@@ -134,3 +134,16 @@ def test_saving_is_all_or_nothing(tmp_path: Path) -> None:
     with pytest.raises((OSError, ValueError)):
         draw.save(grey((70000, 1)), tmp_path / "a.webp")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_no_label_covers_the_note(size: Size, labels: Labels) -> None:
+    low = scaled((0, 0.3, 0.2, 0.9), size)  # the label would best go below this box, where the note is
+    draw.draw(
+        grey(size), [Grounding("ball", scaled((0, 0, 1, 0.9), size), 0.5), Grounding("cup", low, 0.5)], "9.5 answers/s"
+    )
+    (x1, y1, x2, y2), lines = labels[0]
+    assert lines == ["9.5 answers/s"]
+    assert (x1, y2) == (0, size[1])
+    for (left, top, right, bottom), _ in labels[1:]:
+        assert left >= x2 or right <= x1 or top >= y2 or bottom <= y1

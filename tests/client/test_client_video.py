@@ -1,0 +1,218 @@
+"""Videos: every frame is written whatever the server keeps up with, and what is written is a whole file or none."""
+
+import itertools
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+import wave
+from fractions import Fraction
+from pathlib import Path
+
+import grpc
+import pytest
+from clips import COUNT, RATE, SIZE, make_clip, orange, read
+from fake_kserve import CODE, FakeServer, answer, failing, running
+from PIL import Image
+from tritonclient.grpc import service_pb2
+
+from client.errors import Refused
+from client.video import command
+from client.video.source import Camera, File
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seconds of video, whose index comes first."""
+    return make_clip(tmp_path_factory.mktemp("clip") / "clip.mp4", options={"movflags": "faststart"})
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, dict[str, float], str]:
+    """Exit status, the report (empty if there is none) and what is on stderr."""
+    try:
+        status = command.main([str(word) for word in words])
+    except SystemExit as ended:  # wrong usage
+        status = int(str(ended.code))
+    out, err = capsys.readouterr()
+    assert err.count("\n") == (status != 0), err
+    return status, json.loads(out.splitlines()[-1]) if out else {}, err
+
+
+def slowly(server: FakeServer, context: grpc.ServicerContext) -> service_pb2.ModelInferResponse:
+    time.sleep(0.3)
+    return answer(server, context)
+
+
+def test_frames_that_are_passed_over_are_written(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(FakeServer(script=[slowly] * COUNT)) as slow:
+        words = [clip, "ball", "--save", tmp_path / "out.mp4", "--in-flight", "1", "--url", slow.url]
+        status, report, _ = run(capsys, *words)
+    assert status == 0
+    assert 1 < report["asked"] == len(slow.asked) < COUNT
+    assert report["dropped"] == COUNT - report["asked"]
+    frames, times, rate = read(tmp_path / "out.mp4")
+    assert (len(frames), rate) == (COUNT, RATE)
+    assert times == pytest.approx([n / RATE for n in range(COUNT)], abs=1e-4)
+    assert min(map(orange, frames)) > 100
+
+
+def test_what_was_done_is_kept_when_the_server_breaks(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.mp4"
+    with running(FakeServer(script=[answer] * 5 + [failing(CODE.INTERNAL, "out of memory")] * COUNT)) as broken:
+        status, report, err = run(capsys, clip, "ball", "--save", out, "--url", broken.url)
+    assert status == 1
+    assert "out of memory" in err
+    frames, _, _ = read(out)
+    assert report["frames"] == len(frames) < COUNT
+    assert f"({len(frames)} frames are in {out})" in err
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_nothing_is_written_before_a_server_has_answered(
+    clip: Path, nobody: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, report, err = run(capsys, clip, "ball", "--save", tmp_path / "out.mp4", "--url", nobody)
+    assert (status, report) == (1, {})
+    assert "no server" in err
+    assert os.listdir(tmp_path) == []
+
+
+def test_ctrl_c_leaves_a_whole_file(server: FakeServer, clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.mp4"
+    words = [sys.executable, "-m", "client.video", clip, "ball", "--save", out, "--url", server.url]
+    stopped = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while len(server.asked) < 4 and time.monotonic() < until:
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGINT)
+    printed, err = stopped.communicate(timeout=60)
+    assert stopped.returncode == 130
+    frames, _, _ = read(out)
+    assert json.loads(printed)["frames"] == len(frames) < COUNT
+    assert err == f"client.video: stopped ({len(frames)} frames are in {out})\n"
+    assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+def test_a_full_disk_leaves_nothing(server: FakeServer, clip: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "client.video", clip, "ball", "--save", tmp_path / "out.mp4", "--url", server.url]
+    limit = (4096, 4096)
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit),
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"client.video: cannot write {tmp_path / 'out.mp4'}: File too large")
+    assert done.stderr.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("rotation", [90, -90, 180])
+def test_videos_of_phones_are_turned_upright(tmp_path: Path, rotation: int) -> None:
+    with File(make_clip(tmp_path / "phone.mp4", count=1, rotation=rotation)) as file:
+        (frame,) = file.frames(threading.Event())
+    w, h = SIZE
+    # The disc of the first frame is around (30, 30) as stored.
+    place = {90: (30, w - 30), -90: (h - 30, 30), 180: (w - 30, h - 30)}[rotation]
+    assert frame.image.size == (SIZE if rotation == 180 else SIZE[::-1])
+    red, _, blue = frame.image.getpixel(place)
+    assert blue > 200 > 50 > red
+
+
+def test_pixels_become_square(tmp_path: Path) -> None:
+    with File(make_clip(tmp_path / "wide.mp4", count=1, pixel=Fraction(4, 3))) as file:
+        (frame,) = file.frames(threading.Event())
+    assert frame.image.size == (213, 120)
+
+
+def test_odd_sizes_become_even(server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (161, 121)).save(tmp_path / "odd.png")
+    assert run(capsys, tmp_path / "odd.png", "ball", "--save", tmp_path / "out.mp4", "--url", server.url)[0] == 0
+    ((frame,), _, _) = read(tmp_path / "out.mp4")
+    assert frame.shape == (122, 162, 3)
+
+
+def test_of_a_camera_the_newest_frame_is_taken() -> None:
+    stop, slowest = threading.Event(), 0.2
+    with Camera(Path(f"testsrc=size=160x120:rate={RATE},realtime"), "lavfi") as camera:
+        numbers = []
+        for frame in camera.frames(stop):
+            numbers.append(frame.number)
+            if len(numbers) == 4:
+                stop.set()
+            time.sleep(slowest)
+    gaps = [after - before for before, after in itertools.pairwise(numbers)]
+    assert min(gaps) > 1
+    assert frame.image.size == SIZE
+
+
+def test_a_camera_that_goes_away_is_said() -> None:
+    short = Path(f"testsrc=size=160x120:rate={RATE}:duration=0.2,realtime")
+    with Camera(short, "lavfi") as camera, pytest.raises(Refused, match="went away"):
+        list(camera.frames(threading.Event()))
+
+
+def test_a_video_that_is_cut_off_is_said_and_its_part_kept(
+    server: FakeServer, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.mp4"
+    cut.write_bytes(clip.read_bytes()[: clip.stat().st_size * 6 // 10])
+    status, report, err = run(capsys, cut, "ball", "--save", tmp_path / "out.mp4", "--url", server.url)
+    assert status == 2
+    assert "is cut off" in err
+    frames, _, _ = read(tmp_path / "out.mp4")
+    assert 0 < report["frames"] == len(frames) < COUNT
+
+
+def test_what_is_no_video_is_said_before_anything_is_asked(
+    server: FakeServer, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with wave.open(str(tmp_path / "sound.wav"), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16000))
+    (tmp_path / "notes.mp4").write_text("no video")
+    (tmp_path / "half.mp4").write_bytes(clip.read_bytes()[:600])
+    for source, says in [
+        (tmp_path / "none.mp4", "no file"),
+        (tmp_path, "is a folder"),
+        (tmp_path / "sound.wav", "has no video"),
+        (tmp_path / "notes.mp4", "it is no video"),
+        (tmp_path / "half.mp4", "it is no video"),
+        ("77", "no camera '/dev/video77'"),
+        ("/dev/null", "cannot read '/dev/null'"),
+    ]:
+        status, _, err = run(capsys, source, "ball", "--url", server.url)
+        assert status == 2
+        assert says in err
+    for save, says in [
+        (tmp_path, "is a folder"),
+        (tmp_path / "out.gif", ".mp4"),
+        (tmp_path / "no" / "out.mp4", "no folder"),
+        (clip, "overwrite the video itself"),
+    ]:
+        before = clip.read_bytes()
+        status, _, err = run(capsys, clip, "ball", "--save", save, "--url", server.url)
+        assert status == 2
+        assert says in err
+        assert clip.read_bytes() == before
+    assert not server.asked
+
+
+def test_pyav_is_needed_for_videos_only() -> None:
+    without = "import sys, runpy; sys.modules['av'] = None; import client.cli, client.aio, client.batch; "
+    ask = "sys.argv = ['video', 'clip.mp4', 'ball']; runpy.run_module('client.video', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", without + ask], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "client.video: PyAV is not installed: run `pip install '.[client,video]'`\n"
