@@ -76,7 +76,8 @@ def test_a_run_that_is_stopped_keeps_what_it_has(questions: Path, sent: int, sta
     answers = questions.with_name("answers.jsonl")
     with running(FakeServer(script=[answer] * 4 + [silence] * 4)) as server:
         words = [sys.executable, "-m", "client.batch", questions, answers, "--url", server.url, "--timeout", "60"]
-        stopped = subprocess.Popen([*words, "--in-flight", "2"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        # one at a time, so that the first four questions are those that are answered
+        stopped = subprocess.Popen([*words, "--in-flight", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True)
         until = time.monotonic() + 60
         while not (answers.exists() and answers.read_bytes().count(b"\n") == 4) and time.monotonic() < until:
             time.sleep(0.02)
