@@ -108,16 +108,21 @@ class Terminal:
         return re.sub(r"(?<=:)\d{4}\b", lambda port: str(self._ports.get(int(port[0]), port[0])), text)
 
     def _compare(self, shown: str, said: str, words: str) -> None:
-        """Same text; numbers differ by at most two in the last place that the page shows. Times may be any."""
-        if not shown:
-            return
-        texts = (_TIME.sub('"milliseconds":', text.rstrip()) for text in (self._here(shown), said))
-        expected, got = (_NUMBER.split(text) for text in texts)
-        assert got[::2] == expected[::2], f"{words}\n{said}"
-        for there, here in zip(expected[1::2], got[1::2], strict=True):
-            digits = len(there.partition(".")[2])
-            tolerance = 2.01 * 10**-digits if digits else 0
-            assert float(here) == pytest.approx(float(there), abs=tolerance), f"{words}\n{said}"
+        if shown:
+            compare(self._here(shown), said, words)
+
+
+def compare(shown: str, said: str, words: str) -> None:
+    """Fails, naming `words`, unless `said` is the text that is shown.
+
+    Numbers may differ by two in the last place that is shown, and times may be any.
+    """
+    expected, got = (_NUMBER.split(_TIME.sub('"milliseconds":', text.rstrip())) for text in (shown, said))
+    assert got[::2] == expected[::2], f"{words}\n{said}"
+    for there, here in zip(expected[1::2], got[1::2], strict=True):
+        digits = len(there.partition(".")[2])
+        tolerance = 2.01 * 10**-digits if digits else 0
+        assert float(here) == pytest.approx(float(there), abs=tolerance), f"{words}\n{said}"
 
 
 PROGRAMS = {"python": [sys.executable, "-c"], "bash": ["bash", "-euc"]}
