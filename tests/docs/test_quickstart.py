@@ -43,7 +43,9 @@ def test_notebook(server: Server, tmp_path: Path) -> None:
         "IPYTHONDIR": str(tmp_path),
     }
     where = {"metadata": {"path": str(NOTEBOOK.parent)}}
-    nbclient.NotebookClient(notebook, timeout=60, kernel_name="python3", resources=where).execute(env=environment)
+    # What a cell prints may come in several pieces, which belong together.
+    told = {"timeout": 60, "kernel_name": "python3", "resources": where, "coalesce_streams": True}
+    nbclient.NotebookClient(notebook, **told).execute(env=environment)
     pictures = 0
     for expected, got in zip(outputs(shown), outputs(notebook), strict=True):
         if expected.startswith("iVBOR"):  # PNG
