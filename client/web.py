@@ -22,16 +22,18 @@ from client.pictures import MAX_BYTES
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 try:
     import gradio
+    from gradio.data_classes import ImageData
 except ModuleNotFoundError:
     sys.exit("client.web: Gradio is not installed: run `pip install '.[client,web]'`")
 
 EXAMPLES = Path(__file__).parent / "examples"
 QUESTIONS = {
-    "triangles.jpg": "the blue heart\nthe bottom right blue cross\nthe large triangle",
+    "triangles.jpg": "the blue heart\nthe bottom right blue cross\nlarge triangle",
     "hearts.jpg": "the large purple heart\nsmall purple cross\nthe blue cross",
     "crosses.jpg": "the large blue heart\nthe small cross on the far left",
 }
 HEAD = ["expression", "score", "x1", "y1", "x2", "y2"]
+WIDTHS: list[str | int] = ["35%", *["13%"] * 5]  # numbers up to 99999.9 stay whole, expressions are wrapped
 CSS = "footer {display: none !important} .message {min-height: 1.6em}"
 
 Shown = tuple[Image.Image | None, list[list[str | float]], str]
@@ -72,11 +74,11 @@ def _serve(args: argparse.Namespace) -> int:
                 css=CSS,
             )
         except OSError:
-            raise Refused(f"cannot serve the page at {args.host}:{args.port}: give another --port") from None
+            raise Refused(f"cannot serve the page at {args.host}:{args.port}: give another --port or --host") from None
         print(f"ready: http://{args.host}:{args.port}, asking {client.url} (Ctrl-C stops)", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
-        blocks.close()
+        blocks.close(verbose=False)
     return arguments.OK
 
 
@@ -97,10 +99,9 @@ def page(client: Client) -> gradio.Blocks:
         gradio.Markdown("# Point at the thing a sentence names")
         with gradio.Row():
             with gradio.Column():
-                # The file itself is asked about: Gradio is told neither to convert nor to shrink it.
-                picture = gradio.Image(
-                    type="filepath", image_mode=None, sources=["upload", "clipboard"], label="Picture", height=420
-                )
+                picture = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Picture", height=420)
+                # Gradio would open the file, and fail with a traceback if it is no picture: the server says it better.
+                picture.preprocess = _path  # type: ignore[method-assign]
                 text = gradio.Textbox(
                     label="What to find, one expression on each line", lines=3, placeholder="the red car"
                 )
@@ -109,11 +110,18 @@ def page(client: Client) -> gradio.Blocks:
             with gradio.Column():
                 drawn = gradio.Image(label="Answer", format="png", interactive=False, height=420)
                 message = gradio.Markdown(elem_classes="message")
-                table = gradio.Dataframe(headers=HEAD, label="Boxes", interactive=False)
+                table = gradio.Dataframe(
+                    headers=HEAD, label="Boxes", interactive=False, column_widths=WIDTHS, wrap=True
+                )
         inputs, outputs = [picture, text, attention], [drawn, table, message]
         gradio.Examples([[str(EXAMPLES / name), words] for name, words in QUESTIONS.items()], [picture, text])
         gradio.on([button.click, text.submit, attention.input], ask, inputs, outputs, api_name="ask")
     return blocks
+
+
+def _path(payload: ImageData | None) -> str | None:
+    """Where the file is, as it was chosen: neither converted nor shrunk."""
+    return None if payload is None else payload.path
 
 
 def _rows(answers: Answers) -> list[list[str | float]]:

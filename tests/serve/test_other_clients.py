@@ -10,12 +10,9 @@ import pytest
 
 from client.library import Client
 from serve import Server
+from tests.blocks import blocks
 
-SNIPPETS = re.findall(
-    r"^```(bash|python)\n(.*?)^```",
-    (Path(__file__).parent.parent.parent / "docs" / "operating.md").read_text(),
-    re.MULTILINE | re.DOTALL,
-)
+SNIPPETS = [block for block in blocks("docs/operating.md") if block.language in ("bash", "python")]
 
 
 @pytest.mark.parametrize(("language", "code"), SNIPPETS)

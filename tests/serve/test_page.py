@@ -1,20 +1,26 @@
 """The page in a browser, asking the real server: `python -m client.web`."""
 
 import io
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
 from client.draw import PALETTE
+from serve import Server
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[web]'")
+web = pytest.importorskip("client.web")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install '.[dev]'")
 
 ROOT = Path(__file__).parent.parent.parent
@@ -22,6 +28,13 @@ CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium: apt-get install chromium")
 WAIT = 30_000  # milliseconds
 ANSWER = "img[src$='/image.png']"
+# Cells of the table that reach beyond what is shown of it.
+CUT = """() => {
+  const table = [...document.querySelectorAll("table")].find(one => one.innerText.includes("y2"));
+  const cells = [...table.querySelectorAll("th, td")].map(cell => [cell, cell.getBoundingClientRect().right]);
+  const end = document.querySelector(".message").getBoundingClientRect().right;
+  return cells.filter(([cell, right]) => right > end + 1).map(([cell]) => cell.innerText);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -32,44 +45,101 @@ def browser() -> Iterator[object]:
         opened.close()
 
 
-def serving(url: str) -> tuple[subprocess.Popen[str], str]:
-    """The command asking `url`, ready, and the page's address."""
+@pytest.fixture
+def page(browser: object) -> Iterator[object]:
+    """An empty page in a window of a laptop's width."""
+    opened = browser.new_page(viewport={"width": 1280, "height": 900})  # type: ignore[attr-defined]
+    opened.set_default_timeout(WAIT)
+    yield opened
+    opened.close()
+
+
+@contextmanager
+def serving(url: str) -> Iterator[str]:
+    """The page's address while the command serves it, asking `url`; Ctrl-C ends that without a word."""
+    words = [sys.executable, "-m", "client.web", "--port", str(free_port()), "--url", url]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(words, cwd=ROOT, text=True, **pipes) as process:  # type: ignore[call-overload]
+        try:
+            ready = process.stdout.readline()
+            assert ready.startswith("ready: ")
+            yield ready.split()[1].rstrip(",")
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", "")
+            assert process.returncode == 0
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    """A port that nothing listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    words = [sys.executable, "-m", "client.web", "--port", port, "--url", url]
-    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("ready: ")
-    return process, f"http://127.0.0.1:{port}"
+        return int(probe.getsockname()[1])
 
 
-def test_a_person_asks(url: str, browser: object, jpeg: bytes, tmp_path: Path) -> None:
+def ask(page: Any, words: str, said: str) -> None:
+    """Type, press the button and wait until the page says something."""
+    page.get_by_label("What to find").fill(words)
+    page.get_by_role("button", name="Ask").click()
+    page.get_by_text(said).wait_for()
+
+
+def test_a_person_asks(url: str, page: Any, jpeg: bytes, tmp_path: Path) -> None:
     """Upload, type, see boxes and scores of both, then the attention; nothing comes from anywhere else."""
     (tmp_path / "mine.jpg").write_bytes(jpeg)
-    process, address = serving(url)
-    try:
-        page = browser.new_page()  # type: ignore[attr-defined]
-        page.set_default_timeout(WAIT)
+    with serving(url) as address:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(address)
-        page.get_by_role("button", name="Ask").click()
-        page.get_by_text("Choose a picture.").wait_for()
+        ask(page, "", "Choose a picture.")
         page.set_input_files("input[type=file]", tmp_path / "mine.jpg")
-        page.get_by_label("What to find").fill("the red circle\n\nsmall star")
-        page.get_by_role("button", name="Ask").click()
-        page.get_by_text("Answered in").wait_for()
+        ask(page, "the red circle left of the blue square\n\nsmall star", "Answered in")
         first = page.locator(ANSWER).get_attribute("src")
         pixels = np.asarray(Image.open(io.BytesIO(page.request.get(first).body())).convert("RGB"))
         for colour in PALETTE[:2]:  # of the two boxes
             assert (pixels == ImageColor.getrgb(colour)).all(axis=2).any()
+        assert page.evaluate(CUT) == []
         page.get_by_label("Show where").check()
         page.wait_for_function("([answer, old]) => document.querySelector(answer)?.src !== old", arg=[ANSWER, first])
-        page.get_by_label("What to find").fill("star " * 51)
-        page.get_by_role("button", name="Ask").click()
-        page.get_by_text("51 words; at most 50").wait_for()
+        ask(page, "star " * 51, "51 words; at most 50")
         assert all(place.startswith((address, "data:", "blob:")) for place in asked)
-    finally:
-        process.terminate()
-        process.wait()
+
+
+def test_what_goes_wrong(repository: Path, page: Any, jpeg: bytes, tmp_path: Path) -> None:
+    """A file that is no picture, a file that is too large, a server that comes late and goes: a sentence for each, and
+    the page goes on to work."""
+    names = ["mine.jpg", "text.jpg", "large.jpg"]
+    for name, data in zip(names, (jpeg, b"no picture", jpeg), strict=True):
+        (tmp_path / name).write_bytes(data)
+    os.truncate(tmp_path / "large.jpg", 200 * 2**20)
+    port = free_port()
+    with serving(f"127.0.0.1:{port}") as address:
+        page.goto(address)
+        page.set_input_files("input[type=file]", tmp_path / "large.jpg")
+        page.get_by_text("exceed the maximum allowed size").wait_for()
+        page.set_input_files("input[type=file]", tmp_path / "mine.jpg")
+        ask(page, "star", f"No server at 127.0.0.1:{port}")
+        with Server(repository, grpc_port=port, http_port=0, metrics_port=0):
+            # A client looks for a lost server every 2 s at the latest: who asks at once may have to press twice.
+            for _ in range(30):
+                page.get_by_role("button", name="Ask").click()
+                page.wait_for_timeout(500)
+                if page.get_by_text("Answered in").is_visible():
+                    break
+            assert page.get_by_text("Answered in").is_visible()
+            page.get_by_label("Remove Image").click()
+            page.set_input_files("input[type=file]", tmp_path / "text.jpg")
+            ask(page, "star", "none of JPEG, PNG, WEBP, GIF")
+        ask(page, "star", f"No server at 127.0.0.1:{port}")
+
+
+def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit code 2."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert web.main(["--port", str(port)]) == 2
+    said = f"client.web: cannot serve the page at 127.0.0.1:{port}: give another --port or --host\n"
+    assert capsys.readouterr() == ("", said)
