@@ -44,6 +44,7 @@ _WRAPPING = re.compile(
 # How gRPC words that nobody took the connection, or that the name leads nowhere; the HTTP client here says "failed to
 # connect" too. Then, how it words that a connection broke.
 _NO_CONNECTION = ("failed to connect", "connections to all backends failing", "DNS resolution failed", "resolving")
+_TRY_TLS = "; a server that speaks TLS wants grpcs:// or https:// before it"
 _BROKEN = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY", "Stream removed", "Transport closed", "EOF")
 _TLS = ("andshake failed", "Hostname Verification Check failed")
 _UNTRUSTED = re.compile(r"certificate[ _]verify[ _]failed: ([^(:]*)", re.IGNORECASE)
@@ -90,7 +91,7 @@ def _unavailable(why: str, url: str) -> GroundingError:
             f"no trusted connection to {url} ({reason}): see that the authority given signed the server's certificate, "
             "that the address has the name in it, and that the server speaks TLS there"
         )
-    hint = "; if one runs there, see whether it asks for a client certificate" if encrypted else ""
+    hint = "; if one runs there, see whether it asks for a client certificate" if encrypted else _TRY_TLS
     if any(mark in why for mark in _NO_CONNECTION):
         return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address{hint}")
     if any(mark in why for mark in _BROKEN):

@@ -52,7 +52,7 @@ def read_picture(data: bytes, least: int | None = None) -> tuple[Image.Image, tu
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InvalidInput(f"the image is too large: {error}") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError and others
-        raise InvalidInput(f"the image is damaged: {type(error).__name__}: {error}") from None
+        raise InvalidInput(f"the image is damaged: {str(error) or type(error).__name__}") from None
 
 
 def resize(picture: Image.Image, size: int, resize_filter: str) -> np.ndarray:

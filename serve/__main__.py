@@ -110,8 +110,9 @@ def _serve(arguments: argparse.Namespace) -> int:
             log.event("warning", f"not served: {reason}")
         supervisor = Supervisor(server, health)
         supervisor.step()
+        scheme = "grpcs" if server.access.certificate else "grpc"
         print(
-            f"ready: model {SERVED} at grpc://{server.address}:{server.grpc_port}, {server.url}, "
+            f"ready: model {SERVED} at {scheme}://{server.address}:{server.grpc_port}, {server.url}, "
             f"metrics {server.metrics_url}, health http://{reachable(server.metrics_host)}:{endpoint.port}/ready "
             "(Ctrl-C stops)",
             flush=True,

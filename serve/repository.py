@@ -10,7 +10,6 @@ from serve.versions import split_versions
 
 DEFAULT = Path(__file__).resolve().parent.parent / "triton_repo"
 SERVED = "gin"  # the model that clients ask
-EXPORT = "python -m export.onnx CHECKPOINT"
 
 
 @dataclass(frozen=True)
@@ -46,5 +45,13 @@ def _obstacle(folder: Path) -> str:
         return f"its backend {backend!r} is not part of the pip-installed server"
     good, refused = split_versions(folder)
     if not good:
-        return "; ".join(refused.values()) or f"{folder} has no version; run `{EXPORT}`"
+        return (
+            "; ".join(refused.values())
+            or f"{folder} has no version; run `python -m export.{_exporter(folder)} CHECKPOINT`"
+        )
     return ""
+
+
+def _exporter(folder: Path) -> str:
+    """What fills a model: its name without a precision says."""
+    return "torchscript" if folder.name.startswith("gin_torchscript") else "onnx"
