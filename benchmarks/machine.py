@@ -12,6 +12,7 @@ import torch
 HERE = str(Path(__file__).parent)
 if sys.path[0] == HERE:  # where Python looks first, and would take export.py for the package of that name
     sys.path[0] = str(Path(HERE).parent)
+    sys.path.append(HERE)
 
 
 def describe_machine(**versions: str) -> dict[str, Any]:

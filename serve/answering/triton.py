@@ -90,6 +90,7 @@ class TritonPythonModel:
         """Triton calls this when all requests have been answered."""
         self.preparing.shutdown()
         self.batches.end()
+        self.counts.end()
 
     def _prepare(
         self, sender: Any, wanted: list[str], image: bytes, expressions: list[bytes], top: np.ndarray | None
@@ -126,7 +127,6 @@ class TritonPythonModel:
             return
         for asked, response in zip(batch, responses, strict=True):
             self._send(asked.sender, response)
-        self.counts.update()
 
     def _response(self, asked: Asked, answer: Answer) -> Any:
         outputs = self.outputs.answer(answer, asked.wanted, asked.top)
