@@ -48,7 +48,9 @@ TENSORS = {  # type, sizes, and what they are; -1 is any
 }
 
 GIN = """# One image and N expressions about it to N boxes, in one process: the image part runs once per image, and
-# different images and expressions of requests that wait together are answered together (serve/answering).
+# different images and expressions of requests that wait together are answered together (serve/answering). Requests
+# join inside the model, where they need no batch axis, never wait for company, and are refused when there are too many.
+# So Triton's own batcher is left out: without a batch axis its scheduler now and then sleeps half a second on a queue.
 name: "{name}"
 backend: "python"
 max_batch_size: 0
@@ -56,18 +58,10 @@ max_batch_size: 0
 # One process, for it holds the cache of features. It runs on the GPU where there is one, else on all cores.
 instance_group [ {{ count: 1 }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
-dynamic_batching {{
-  # Here only the queue's limits: requests join inside the model, where they need no batch axis and never wait for
-  # company. The model takes requests in at once and refuses what is too much itself (waiting_requests).
-  default_queue_policy {{
-    max_queue_size: 64
-    timeout_action: REJECT
-    default_timeout_microseconds: 10000000
-    allow_timeout_override: true
-  }}
-}}
 parameters [
-  # Expressions that one run answers at most, unless a single request has more.
+  # Expressions that one run answers at most, unless a single request has more. With 16 callers on two cores, runs of
+  # 8 and more answer a third more per second than runs of one, 16 and 32 no more than 8 beyond the measurement's noise
+  # (benchmarks/results/layouts-cpu.json).
   {{ key: "batch_expressions" value {{ string_value: "8" }} }},
   # Requests that may be unanswered at once; more are refused at once: UNAVAILABLE.
   {{ key: "waiting_requests" value {{ string_value: "64" }} }},
@@ -98,9 +92,11 @@ name: "{name}"
 backend: "{backend}"
 max_batch_size: 0
 {tensors}
-instance_group [ {{ count: 1 }} ]  # Triton's default is two on a CPU, which would share its cores
+# Two: what one does on one core, the other fills, and with a single one Triton's scheduler sleeps half a second on
+# its queue now and then.
+instance_group [ {{ count: 2 }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
-dynamic_batching {{ default_queue_policy {{ max_queue_size: 64 }} }}
+dynamic_batching {{ default_queue_policy {{ max_queue_size: 64 }} }}  # for the queue's limit
 {warm_up}
 """
 NAMING = """ Inputs go by the names of its arguments, outputs by name__position, as

@@ -12,8 +12,7 @@ from serve.server import Server
 
 SAFE = "26.07"  # the oldest image of NVIDIA's without a known hole of high severity
 SHARED_MEMORY = 256 * 2**20  # bytes that requests of 32 MiB on their way between processes need
-_QUEUE = re.compile(r"max_queue_size:\s*(\d+)")
-_TIMEOUT = re.compile(r"default_timeout_microseconds:\s*(\d+)")
+_QUEUE = re.compile(r'max_queue_size:\s*(\d+)|key:\s*"waiting_requests"\s*value\s*\{\s*string_value:\s*"(\d+)"')
 
 
 def describe(server: Server) -> Iterator[str]:
@@ -42,12 +41,12 @@ def describe(server: Server) -> Iterator[str]:
 
 
 def _queues(server: Server) -> str:
-    """Length and time of each model's queue, from the configurations."""
+    """How many requests wait for each model at most, from the configurations."""
     found = []
     for name in server.selection.load:
         text = re.sub(r"#.*", "", (server.repository / name / "config.pbtxt").read_text(encoding="utf-8"))
         if "ensemble" not in text:
-            size, timeout = _QUEUE.search(text), _TIMEOUT.search(text)
-            length = f"{size[1]} requests" if size and int(size[1]) else "NO LIMIT"
-            found.append(f"{name} {length}{f', {int(timeout[1]) / 1e6:g} s' if timeout and int(timeout[1]) else ''}")
+            size = _QUEUE.search(text)
+            most = int(size[1] or size[2]) if size else 0
+            found.append(f"{name} {f'{most} requests' if most else 'NO LIMIT'}")
     return "; ".join(found)

@@ -1,6 +1,7 @@
 """From questions to answers: several questions are joined, run through the network once and taken apart again."""
 
 import hashlib
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,13 +28,14 @@ class Question:
 
 
 class Answerer:
-    """hits, misses: questions that found their image's features, or did not, so far."""
+    """Threads may share it. hits, misses: questions that found their image's features, or did not, so far."""
 
     def __init__(self, preparation: Preparation, network: Network, features: Features) -> None:
         self.preparation = preparation
         self.network = network
         self.features = features
         self.hits = self.misses = 0
+        self._looking = threading.Lock()
 
     def prepare(self, image: bytes, expressions: Sequence[bytes]) -> Question:
         """Read one request; threads may do so at once. Raises InvalidInput naming the input."""
@@ -53,8 +55,9 @@ class Answerer:
         return Question(key, seen, pixels, size, ids, lengths)
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
-        """Answer questions together, each as it would be alone. Not for several threads at once."""
-        images = self._look(questions)
+        """Answer questions together, each as it would be alone."""
+        with self._looking:  # who asks about an image that another thread is looking at waits for its features
+            images = self._look(questions)
         order = {key: place for place, key in enumerate(images)}
         counts = [len(question.lengths) for question in questions]
         ids = np.zeros((sum(counts), max(question.ids.shape[1] for question in questions)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Batches of what waits: what arrives while one batch runs is the next."""
+"""Batches of what waits: what arrives while batches run is the next."""
 
 import threading
 from collections import deque
@@ -9,18 +9,22 @@ Item = TypeVar("Item")
 
 
 class Batches(Generic[Item]):
-    """One thread that runs waiting items together, in the order in which they came.
+    """Threads that run waiting items together, beginning in the order in which they came.
 
-    run: gets at most as many items as weigh `most` together, but always one; it must not raise.
+    run: gets at most as many items as weigh `most` together, but always one; it must not raise. threads: how many
+    batches run at once.
     """
 
-    def __init__(self, run: Callable[[list[Item]], None], weigh: Callable[[Item], int], most: int) -> None:
+    def __init__(
+        self, run: Callable[[list[Item]], None], weigh: Callable[[Item], int], most: int, threads: int
+    ) -> None:
         self._run, self._weigh, self._most = run, weigh, most
         self._waiting: deque[Item] = deque()
         self._changed = threading.Condition()
         self._ended = False
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def put(self, item: Item) -> None:
         """Let an item wait for its turn."""
@@ -29,11 +33,12 @@ class Batches(Generic[Item]):
             self._changed.notify()
 
     def end(self) -> None:
-        """Run what waits, then end the thread."""
+        """Run what waits, then end the threads."""
         with self._changed:
             self._ended = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def _work(self) -> None:
         while True:

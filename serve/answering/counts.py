@@ -1,6 +1,7 @@
 """What the model counts, beside Triton's own metrics on the same port."""
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
@@ -16,7 +17,11 @@ COUNTERS = {
     "gin_expression_duration_us": "Time in the expression part",
 }
 PERIOD = 0.5  # seconds
-GAUGES = {"gin_cache_bytes": "Memory that kept features take", "gin_cache_images": "Images whose features are kept"}
+GAUGES = {
+    "gin_cache_bytes": "Memory that kept features take",
+    "gin_cache_images": "Images whose features are kept",
+    "gin_waiting_requests": "Requests taken in and not answered yet",
+}
 
 
 class Counts:
@@ -25,8 +30,9 @@ class Counts:
     Not at every answer: a millisecond for all of them would be a tenth of a small network's whole answer.
     """
 
-    def __init__(self, answerer: Answerer, labels: dict[str, str]) -> None:
-        self._answerer = answerer
+    def __init__(self, answerer: Answerer, waiting: Callable[[], int], labels: dict[str, str]) -> None:
+        """waiting: how many requests are not answered yet."""
+        self._answerer, self._waiting = answerer, waiting
         self._metrics: dict[str, Any] = {}
         for kind, families in ((pb_utils.MetricFamily.COUNTER, COUNTERS), (pb_utils.MetricFamily.GAUGE, GAUGES)):
             for name, description in families.items():
@@ -61,7 +67,12 @@ class Counts:
             if value > self._told[name]:
                 self._metrics[name][1].increment(value - self._told[name])
                 self._told[name] = value
-        for name, size in {"gin_cache_bytes": features.nbytes, "gin_cache_images": len(features)}.items():
+        sizes = {
+            "gin_cache_bytes": features.nbytes,
+            "gin_cache_images": len(features),
+            "gin_waiting_requests": self._waiting(),
+        }
+        for name, size in sizes.items():
             if size != self._told.get(name):
                 self._metrics[name][1].set(size)
                 self._told[name] = size

@@ -1,5 +1,6 @@
 """The network's two parts, opened once; features pass between them inside the process."""
 
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,8 @@ ASKED = ("expression_ids", "lengths", "image_index", "image_sizes")
 
 
 class Network:
-    """image_seconds, expression_seconds: time in each part so far. runs, expressions: of the expression part."""
+    """Threads may share it. image_seconds, expression_seconds: time in each part so far. runs, expressions: of the
+    expression part."""
 
     def __init__(self, folder: Path, config: dict[str, Any], device: int | None) -> None:
         """folder: holds both files. config: the model's, as Triton gives it. device: a GPU's number, or None.
@@ -27,6 +29,7 @@ class Network:
         if [tensor.name for tensor in self._expression.get_inputs()] != [*self._levels, *ASKED]:
             raise CannotOpen(f"{folder / EXPRESSION} does not go on from {IMAGE}; export both again")
         self.outputs = [tensor.name for tensor in self._expression.get_outputs()]
+        self._counting = threading.Lock()
         self._forget()
 
     def _forget(self) -> None:
@@ -47,7 +50,8 @@ class Network:
         """pixels: uint8 (B, S, S, 3). Returns for each image its features, float32 (1, ...) per stride."""
         started = time.perf_counter()
         levels = self._image.run(self._levels, {"images": pixels})
-        self.image_seconds += time.perf_counter() - started
+        with self._counting:
+            self.image_seconds += time.perf_counter() - started
         if len(pixels) == 1:
             return [tuple(levels)]
         # copies, or one image's features would keep the whole batch in memory
@@ -68,7 +72,8 @@ class Network:
         inputs |= {"expression_ids": ids, "lengths": lengths, "image_index": image_index}
         inputs["image_sizes"] = np.array(sizes, dtype=np.int64)
         outputs = self._expression.run(self.outputs, inputs)
-        self.expression_seconds += time.perf_counter() - started
-        self.runs += 1
-        self.expressions += len(ids)
+        with self._counting:
+            self.expression_seconds += time.perf_counter() - started
+            self.runs += 1
+            self.expressions += len(ids)
         return dict(zip(self.outputs, outputs, strict=True))

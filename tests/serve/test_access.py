@@ -96,7 +96,7 @@ def test_self_check(server: Server) -> None:
         "gRPC: 127.0.0.1",
         "this machine only",
         *PROTOCOLS,
-        "queues: gin 64 requests, 10 s",
+        "queues: gin 64 requests;",
         "user: ",
         str(server.repository),
     ):

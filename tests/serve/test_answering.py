@@ -89,7 +89,7 @@ def test_batches() -> None:
         go.wait(10)
         seen.append(batch)
 
-    batches = Batches(run, weigh=lambda item: item, most=8)
+    batches = Batches(run, weigh=lambda item: item, most=8, threads=1)
     for item in (1, 5, 3, 2, 64, 8, 1):
         batches.put(item)
     go.set()
@@ -98,6 +98,22 @@ def test_batches() -> None:
     assert seen[-3:] == [[64], [8], [1]]
     assert all(sum(batch) <= 8 or len(batch) == 1 for batch in seen)
     assert len(seen) < 7
+
+
+def test_batches_at_once() -> None:
+    """With two threads two batches run at the same time, and the end loses nothing."""
+    seen: list[int] = []
+    both = threading.Barrier(2)
+
+    def run(batch: list[int]) -> None:
+        both.wait(10)
+        seen.extend(batch)
+
+    batches = Batches(run, weigh=lambda _: 1, most=1, threads=2)
+    for item in range(6):
+        batches.put(item)
+    batches.end()
+    assert sorted(seen) == list(range(6))
 
 
 def configured(text: str) -> dict:
