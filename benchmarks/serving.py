@@ -4,7 +4,8 @@
 
 Closed loop at 1 to 64 callers, for pictures that the server has not seen, for one that it knows, and with eight
 expressions per request; open loop (Poisson arrivals) at half and at twice the saturated rate. At one caller all ways,
-the bare network among them, are measured in turn. The callers share the cores with the server.
+the bare network among them, are measured in turn, some calls of one and then of the next, as ONNX Runtime's threads
+spin for a while after a call. The callers share the cores with the server.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from latency import CHECKPOINT, TRITON, example, run_rounds, summarise, unseen
+from latency import CHECKPOINT, TRITON, example, summarise, unseen
 from machine import describe_machine
 from rich.console import Console
 from rich.table import Table
@@ -37,8 +38,10 @@ from model.checkpoint import Checkpoint
 from serve import Server
 from serve.repository import DEFAULT
 
+BARE, PREPARED = "bare network", "bare preparation and network"
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
-ROUNDS, WARM_UP = 60, 5
+BLOCKS, CALLS = 6, 20  # with one caller: calls of each way in turn, so many times
+TOLD = 1.5  # seconds until the server has told its counts
 TARGETS = {"overhead_ms": 2.0, "eight_over_one": 3.5, "known_over_new": 0.45, "saturation_over_bare": 0.9}
 
 
@@ -78,8 +81,9 @@ def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any
                     "new picture, 8 expressions": lambda: client.ground(unseen(picture), eight),
                 }
                 bare = bare_ways(checkpoint, repository, picture, expression)
-                run_rounds(ways | bare, WARM_UP)
-                alone = {name: summarise(values) for name, values in run_rounds(ways | bare, ROUNDS).items()}
+                alone = in_blocks(ways | bare)
+                preparation = alone[PREPARED]["median"] - alone[BARE]["median"]
+                parts = split(server, ways["new picture, 1 expression"], preparation)
                 closed = {
                     name: [closed_loop(way, callers, seconds) for callers in CALLERS] for name, way in ways.items()
                 }
@@ -89,12 +93,19 @@ def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any
             counts = read_counts(server)
     median = {name: row["median"] for name, row in alone.items()}
     ratios = {
-        "overhead_ms": median["new picture, 1 expression"] - median["bare preparation and network"],
+        "overhead_ms": parts["rest"],
         "eight_over_one": median["new picture, 8 expressions"] / median["new picture, 1 expression"],
         "known_over_new": median["known picture, 1 expression"] / median["new picture, 1 expression"],
-        "saturation_over_bare": peak * median["bare network"] / 1000,
+        "saturation_over_bare": peak * median[BARE] / 1000,
     }
-    return {"one_caller": alone, "closed_loop": closed, "open_loop": opened, "ratios": ratios, "counts": counts}
+    return {
+        "one_caller": alone,
+        "split": parts,
+        "closed_loop": closed,
+        "open_loop": opened,
+        "ratios": ratios,
+        "counts": counts,
+    }
 
 
 def bare_ways(
@@ -111,7 +122,33 @@ def bare_ways(
         return dict(zip(INPUTS, arrays, strict=True))
 
     prepared = prepare()
-    return {"bare network": lambda: run(prepared), "bare preparation and network": lambda: run(prepare())}
+    return {BARE: lambda: run(prepared), PREPARED: lambda: run(prepare())}
+
+
+def in_blocks(ways: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
+    """Latency of each way, after calls that warm it up."""
+    samples: dict[str, list[float]] = {name: [] for name in ways}
+    for block in range(1 + BLOCKS):
+        for name, way in ways.items():
+            times = [timed(way, time.perf_counter())[0] for _ in range(CALLS)]
+            samples[name] += times if block else []
+    return {name: summarise(values) for name, values in samples.items()}
+
+
+def split(server: Server, way: Callable[[], Any], preparation: float) -> dict[str, float]:
+    """Mean milliseconds of the parts of an answer: in the network, as the server counts it, and what is left."""
+
+    def network() -> float:
+        time.sleep(TOLD)
+        counts = read_counts(server)
+        return sum(value for name, value in counts.items() if name.startswith(("gin_image_d", "gin_expression_d")))
+
+    before = network()
+    times = [timed(way, time.perf_counter())[0] for _ in range(BLOCKS * CALLS)]
+    spent = (network() - before) / 1000 / len(times)
+    whole = sum(times) / len(times)
+    rest = whole - spent - preparation
+    return {"whole": whole, "network": spent, "preparation": preparation, "rest": rest}
 
 
 def closed_loop(way: Callable[[], Any], callers: int, seconds: float) -> dict[str, float]:
@@ -183,6 +220,8 @@ def show(figures: dict[str, Any]) -> None:
     for name, row in figures["one_caller"].items():
         table.add_row(name, *(f"{row[key]:.2f}" for key in ("median", "p90", "p99")))
     console.print(table)
+    parts = ", ".join(f"{name} {value:.2f} ms" for name, value in figures["split"].items())
+    console.print(f"new picture, 1 expression, mean: {parts}")
     table = Table("loop", "callers or rate", "per second", "median ms", "p90", "p99", "refused")
     loops = [(name, row) for name, rows in figures["closed_loop"].items() for row in rows]
     loops += [("open: new picture, 1 expression", row) for row in figures["open_loop"]]
