@@ -32,9 +32,10 @@ SMALL = ModelConfig(
 )
 
 
-# Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background; what the tests start
-# would ignore it too.
+# Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background, or hanging up, as
+# nohup does; what the tests start would ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 Once = Callable[[str, Callable[[Path], None]], Path]
 
