@@ -1,6 +1,7 @@
 """What the backends of this project have in common: arrays in, arrays out, one response per request."""
 
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 
-class NetworkModel:
+class NetworkModel(ABC):
     """A Triton model that runs a network; subclasses open it and say how it is run.
 
     engine: what runs it, for error messages. inputs: their names.
@@ -17,9 +18,9 @@ class NetworkModel:
     engine: str
     inputs: Sequence[str]
 
+    @abstractmethod
     def run(self, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
         """The wanted outputs, in that order."""
-        raise NotImplementedError
 
     def execute(self, requests: list) -> list:
         """One response per request, each run on its own."""

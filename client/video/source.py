@@ -4,6 +4,7 @@ import contextlib
 import stat
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
@@ -41,7 +42,7 @@ class Frame:
         return picture.rotate(round(self._decoded.rotation / 90) * 90, expand=True)  # both count counterclockwise
 
 
-class Source:
+class Source(ABC):
     """An opened container with video in it; use it as a context manager.
 
     name: for messages. rate: frames a second, on average. length: how many frames there are, 0 if nobody knows.
@@ -74,9 +75,9 @@ class Source:
     ) -> None:
         self.close()
 
+    @abstractmethod
     def frames(self, stop: threading.Event) -> Iterator[Frame]:
         """Frames as they come, until there is none or `stop` is set. Raises Refused if the source breaks off."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Let go of the source."""
