@@ -2,14 +2,13 @@
 
 import contextlib
 import os
-import re
 import select
 import time
-from pathlib import Path
 
 from serve.errors import ServerError
 from serve.health import Health
-from serve.models import load, unload
+from serve.models import load, loaded_versions, unload
+from serve.processes import living_children, model_instances
 from serve.question import NoRightAnswer, Overloaded, Silent, ask
 from serve.server import Server
 
@@ -18,7 +17,6 @@ QUESTION_TIMEOUT = 10.0  # seconds
 PATIENCE = 3  # questions without any answer before the server counts as hanging: under load it may be slow
 LONGEST_PAUSE = 60.0  # seconds between attempts to bring it back
 SHORTEST_PAUSE = 0.5
-_DEAD = re.compile(r"Stub process '(\w+)' is not healthy")  # Triton's words, for ever, once a model's process has died
 
 
 class Supervisor:
@@ -28,6 +26,7 @@ class Supervisor:
         self.server, self.health = server, health
         self._silent = 0  # questions in a row without any answer
         self._attempts = 0  # at bringing it back, since the last right answer
+        self._instances: set[tuple[str, str]] = set()  # of models, whose processes were seen alive
 
     def run(self) -> None:
         """Watch for ever."""
@@ -37,7 +36,7 @@ class Supervisor:
                 self._pause(INTERVAL)
 
     def step(self) -> None:
-        """Ask once, and do what the answer calls for."""
+        """Ask once, and do what the answer calls for; bring back models that are not asked but whose process died."""
         try:
             self.health.answered(ask(self.server.url, QUESTION_TIMEOUT))
         except Overloaded:
@@ -47,30 +46,45 @@ class Supervisor:
             self.health.failed(str(error))
             self.server.log.event("error", f"not ready: {error}")
             if self._silent in (0, PATIENCE):
-                self._recover(str(error))
+                self._recover()
             return
         if self._attempts:
             self.server.log.event("info", "ready: the question is answered again")
         self._silent = self._attempts = 0
+        for model in self._dead_models():
+            self._reload(model)
+        self._instances |= model_instances(self.server.pid)
 
-    def _recover(self, reason: str) -> None:
+    def _recover(self) -> None:
         """Load the model again whose process has died; start the server again if that is not it or did not help."""
         if self._attempts > 1:
             time.sleep(min(SHORTEST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE))
         self._attempts += 1
         self._silent = 0
-        dead = _DEAD.search(reason)
-        named = [name for name in self.server.selection.load if dead and dead[1].startswith(f"{name}_")]
-        if named and self._attempts == 1 and self._reload(max(named, key=len)):
+        dead = self._dead_models()
+        if dead and self._attempts == 1 and all(self._reload(model) for model in dead):
             return
         self.server.log.event("warning", "starting the server again")
         self.server.stop()
+        self._instances.clear()
         try:
             self.server.start()
             self.health.recovered("server")
         except ServerError as error:
             self.health.failed(str(error))
             self.server.log.event("error", str(error))
+
+    def _dead_models(self) -> list[str]:
+        """Models that Triton believes to serve though a process of theirs has died: it refuses every question then."""
+        missing = self._instances - model_instances(self.server.pid)
+        self._instances -= missing
+        if not missing:
+            return []
+        try:
+            believed = loaded_versions(self.server.url, self.server.access.headers)
+        except NoRightAnswer:
+            return []
+        return sorted({model for model, _ in missing} & set(believed))
 
     def _reload(self, model: str) -> bool:
         self.server.log.event("warning", f"loading {model} again, whose process has died", model=model)
@@ -87,17 +101,9 @@ class Supervisor:
         """Wait, but not longer than until the server or one of the processes that it started dies."""
         watched = select.poll()
         with contextlib.ExitStack() as opened:
-            for pid in (self.server.pid, *_children(self.server.pid)):
+            for pid in (self.server.pid, *living_children(self.server.pid)):
                 with contextlib.suppress(ProcessLookupError):
                     descriptor = os.pidfd_open(pid)
                     opened.callback(os.close, descriptor)
                     watched.register(descriptor, select.POLLIN)
             watched.poll(1000 * seconds)
-
-
-def _children(pid: int) -> list[int]:
-    found: list[int] = []
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # threads end
-            found += map(int, children.read_text().split())
-    return found

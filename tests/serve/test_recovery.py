@@ -1,5 +1,6 @@
 """`python -m serve` keeps answering: whatever process of it is killed, the next right answers come by themselves."""
 
+import contextlib
 import os
 import re
 import signal
@@ -12,13 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from client.errors import GroundingError
 from client.library import Client
-from serve import workplace
+from model.checkpoint import Checkpoint
+from serve import Server, workplace
+from serve.health import Health
 from serve.probe import main as probe
+from serve.supervisor import PATIENCE as PATIENCE_IN_QUESTIONS
+from serve.supervisor import Supervisor
 from tests.serve.conftest import QUESTION
 from tests.serve.test_command import COMMAND, descendants, wait_until_gone
+from tests.serve.test_networks import network_inputs
 
 PATIENCE = 60  # seconds until it must answer again
 
@@ -36,8 +44,9 @@ class Running:
         """Its processes with this in their command line."""
         found = []
         for pid in descendants(self.process.pid):
-            if what in Path(f"/proc/{pid}/cmdline").read_text():
-                found.append(pid)
+            with contextlib.suppress(FileNotFoundError):  # processes end while they are looked at
+                if what in Path(f"/proc/{pid}/cmdline").read_text():
+                    found.append(pid)
         return found
 
 
@@ -91,6 +100,66 @@ def test_killed_process_comes_back(command: Running, jpeg: bytes, victim: str) -
     assert ("starting the server again" if "triton" in victim else f"loading {Path(victim).name} again") in log
     with urllib.request.urlopen(ready, timeout=10) as response:
         assert response.status == 200
+
+
+def network_answers(connection: triton.InferenceServerClient, model: str, inputs: list) -> dict[str, list]:
+    """Every output of a network by its name."""
+    result = connection.infer(model, inputs, client_timeout=5)
+    return {output.name: result.as_numpy(output.name).tolist() for output in result.get_response().outputs}
+
+
+@pytest.mark.parametrize("model", ["gin_onnx", "gin_torchscript"])
+def test_killed_side_model_comes_back(command: Running, checkpoint: Checkpoint, jpeg: bytes, model: str) -> None:
+    """A network that the health question does not ask is brought back too, while `gin` answers on."""
+    inputs = network_inputs(checkpoint, jpeg, QUESTION)
+    url = f"127.0.0.1:{command.ports['grpc']}"
+    with triton.InferenceServerClient(url) as connection, Client(url, timeout=5) as client:
+        expected = network_answers(connection, model, inputs)
+        answer = client.ground(jpeg, QUESTION)
+        former = set(command.processes(f"models/{model}/"))
+        said = len(command.log.read_text())
+        os.kill(min(former), signal.SIGKILL)
+        deadline = time.monotonic() + PATIENCE
+        again = None
+        while (again != expected or former & set(command.processes(f"models/{model}/"))) and (
+            time.monotonic() < deadline
+        ):
+            assert client.ground(jpeg, QUESTION) == answer
+            with contextlib.suppress(InferenceServerException):
+                again = network_answers(connection, model, inputs)
+        assert again == expected
+        assert not former & set(command.processes(f"models/{model}/"))
+    log = command.log.read_text()[said:]
+    assert f"loading {model} again" in log
+    assert "not ready" not in log
+
+
+@pytest.mark.parametrize("victim", ["models/gin/", "bin/tritonserver"])
+def test_hanging_process_is_replaced(
+    repository: Path, jpeg: bytes, victim: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that is stopped answers nothing: after some questions the server is started again."""
+    monkeypatch.setattr("serve.supervisor.QUESTION_TIMEOUT", 2.0)
+    monkeypatch.setattr("serve.server.EXIT_TIMEOUT", 0)
+    health = Health()
+    with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+        supervisor = Supervisor(server, health)
+        supervisor.step()
+        assert not health.ready()
+        with Client(f"{server.address}:{server.grpc_port}") as client:
+            expected = client.ground(jpeg, QUESTION)
+        stopped = [pid for pid in descendants(os.getpid()) if victim in Path(f"/proc/{pid}/cmdline").read_text()]
+        (pid,) = [pid for pid in stopped if pid == server.pid or pid in descendants(server.pid)]
+        os.kill(pid, signal.SIGSTOP)
+        supervisor.step()
+        assert health.ready()
+        for _ in range(PATIENCE_IN_QUESTIONS):  # at most: Triton itself tells of a model's process after a while
+            if health.ready():
+                supervisor.step()
+        assert not health.ready()
+        assert pid not in descendants(os.getpid())
+        with Client(f"{server.address}:{server.grpc_port}") as client:
+            assert client.ground(jpeg, QUESTION) == expected
 
 
 def test_probe(command: Running, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ from client.library import Client
 from serve import Server
 from tests.serve.conftest import QUESTION
 
-MODEL = "gin_onnx"
+MODEL = "gin"
 
 
 @pytest.fixture
@@ -72,12 +72,12 @@ def test_reload(served: Server, jpeg: bytes) -> None:
     assert all(answer == answers[0] for answer in answers), [a for a in answers if a != answers[0]][:3]
 
     shutil.copytree(model / "1", model / "3")
-    content = bytearray((model / "3" / "model.onnx").read_bytes())
+    content = bytearray((model / "3" / "image.onnx").read_bytes())
     content[len(content) // 2] ^= 1
-    (model / "3" / "model.onnx").write_bytes(content)
+    (model / "3" / "image.onnx").write_bytes(content)
     done = reload(served)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
-    assert str(model / "3" / "model.onnx") in done.stderr
+    assert str(model / "3" / "image.onnx") in done.stderr
     assert re.search(rf"{MODEL} version 2\b", done.stdout)
     with Client(f"{served.address}:{served.grpc_port}") as client:
         assert client.ground(jpeg, QUESTION) == answers[0]

@@ -1,0 +1,31 @@
+"""The processes that a server runs its models in, as Linux shows them."""
+
+import contextlib
+import re
+from pathlib import Path
+
+
+def living_children(pid: int) -> dict[int, list[str]]:
+    """The command line of each process that a process started and that has not died."""
+    found = {}
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # threads and processes end while they are looked at
+            for child in map(int, children.read_text().split()):
+                line = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
+                if line:  # a process that died and was not waited for has none
+                    found[child] = line.rstrip("\0").split("\0")
+    return found
+
+
+def model_instances(pid: int) -> set[tuple[str, str]]:
+    """Model and name of each instance, such as ("gin", "gin_0_0"), whose process under a server is alive."""
+    return {instance for line in living_children(pid).values() if (instance := _instance(line))}
+
+
+def _instance(line: list[str]) -> tuple[str, str] | None:
+    """What a process of Triton's Python backend runs: its command line has a file of the model and the instance."""
+    if not line[0].endswith("triton_python_backend_stub") or len(line) < 2:
+        return None
+    model = Path(line[1]).parent.parent.name  # MODEL/VERSION/FILE
+    names = [word for word in line[2:] if re.fullmatch(rf"{re.escape(model)}_\d+(_\w+)?", word)]
+    return (model, names[0]) if names else None
