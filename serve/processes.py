@@ -17,9 +17,10 @@ def living_children(pid: int) -> dict[int, list[str]]:
     return found
 
 
-def model_instances(pid: int) -> set[tuple[str, str]]:
-    """Model and name of each instance, such as ("gin", "gin_0_0"), whose process under a server is alive."""
-    return {instance for line in living_children(pid).values() if (instance := _instance(line))}
+def model_processes(pid: int) -> dict[int, tuple[str, str]]:
+    """Model and name of the instance, such as ("gin", "gin_0_0"), that each living process under a server runs."""
+    lines = living_children(pid)
+    return {child: instance for child, line in lines.items() if (instance := _instance(line))}
 
 
 def _instance(line: list[str]) -> tuple[str, str] | None:

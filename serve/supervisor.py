@@ -3,12 +3,13 @@
 import contextlib
 import os
 import select
+import signal
 import time
 
 from serve.errors import ServerError
 from serve.health import Health
 from serve.models import load, loaded_versions, unload
-from serve.processes import living_children, model_instances
+from serve.processes import living_children, model_processes
 from serve.question import NoRightAnswer, Overloaded, Silent, ask
 from serve.server import Server
 
@@ -53,7 +54,7 @@ class Supervisor:
         self._silent = self._attempts = 0
         for model in self._dead_models():
             self._reload(model)
-        self._instances |= model_instances(self.server.pid)
+        self._instances |= set(model_processes(self.server.pid).values())
 
     def _recover(self) -> None:
         """Load the model again whose process has died; start the server again if that is not it or did not help."""
@@ -76,7 +77,7 @@ class Supervisor:
 
     def _dead_models(self) -> list[str]:
         """Models that Triton believes to serve though a process of theirs has died: it refuses every question then."""
-        missing = self._instances - model_instances(self.server.pid)
+        missing = self._instances - set(model_processes(self.server.pid).values())
         self._instances -= missing
         if not missing:
             return []
@@ -87,6 +88,7 @@ class Supervisor:
         return sorted({model for model, _ in missing} & set(believed))
 
     def _reload(self, model: str) -> bool:
+        former = {pid for pid, (name, _) in model_processes(self.server.pid).items() if name == model}
         self.server.log.event("warning", f"loading {model} again, whose process has died", model=model)
         try:
             unload(self.server.url, model, self.server.access.headers)  # or Triton sees nothing that changed
@@ -94,6 +96,9 @@ class Supervisor:
         except NoRightAnswer as error:
             self.server.log.event("error", f"loading {model} failed: {error}", model=model)
             return False
+        for pid in former & set(model_processes(self.server.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)  # Triton leaves some of the dead one's siblings behind
         self.health.recovered("model")
         return True
 
