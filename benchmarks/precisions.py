@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_scenes(folder / "calibration", *CALIBRATION)
         write_scenes(folder / "test", *TEST)
         reports = {title: export(arguments.checkpoint, folder, *FORMATS[title]) for title in FORMATS}
-    table = Table(f"{arguments.checkpoint.name}", "accuracy", "less than fp32", "same anchor", "mean IoU of boxes")
+    table = Table(arguments.checkpoint.name, "accuracy", "less than fp32", "same anchor", "mean IoU of boxes")
     for title, report in reports.items():
         table.add_row(title, *(f"{report[name]:.4f}" for name in SHOWN))
     Console().print(table)

@@ -29,6 +29,7 @@ from tritonclient.utils import InferenceServerException
 
 from export import onnx
 from export.command import export_to_repository
+from serve.processes import living_children, model_processes
 from serve.repository import DEFAULT
 from train.data.drawing import draw_scene
 from train.data.scenes import make_scene
@@ -79,25 +80,14 @@ def running(repository: Path) -> Iterator[tuple[subprocess.Popen, str]]:
         process.wait()
 
 
-def children(pid: int) -> dict[int, str]:
-    """Processes that a process started, and their command lines."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    pids = [int(child) for task in tasks for child in task.read_text().split()]
-    return {child: Path(f"/proc/{child}/cmdline").read_text() for child in pids}
-
-
 def server_pid(pid: int) -> int:
     """Triton's process under the command's."""
-    return next(child for child, line in children(pid).items() if "bin/tritonserver" in line)
+    return next(child for child, line in living_children(pid).items() if line[0].endswith("bin/tritonserver"))
 
 
-def stubs(pid: int) -> dict[str, int]:
-    """The process of each model by the model's name."""
-    found = {}
-    for child, line in children(server_pid(pid)).items():
-        if model := re.search(r"/models/(\w+)/", line):
-            found[model[1]] = child
-    return found
+def model_pid(server: int, name: str) -> int:
+    """The process of a model under Triton's."""
+    return next(pid for pid, (model, _) in model_processes(server).items() if model == name)
 
 
 def kill(pid: int, name: str, url: str) -> float:
@@ -105,7 +95,8 @@ def kill(pid: int, name: str, url: str) -> float:
     question = make_question()
     with triton.InferenceServerClient(url) as client:
         expected = client.infer("gin", question, client_timeout=60).as_numpy("BOX")
-        os.kill(server_pid(pid) if name == "server" else stubs(pid)[name], signal.SIGKILL)
+        server = server_pid(pid)
+        os.kill(server if name == "server" else model_pid(server, name), signal.SIGKILL)
         started = time.monotonic()
         while True:
             try:

@@ -5,16 +5,22 @@ import re
 from pathlib import Path
 
 
+def command_line(pid: int) -> list[str]:
+    """Of a process; empty if it has died, also where its parent has not waited for it yet."""
+    try:
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return []
+    return line.rstrip("\0").split("\0") if line else []
+
+
 def living_children(pid: int) -> dict[int, list[str]]:
     """The command line of each process that a process started and that has not died."""
-    found = {}
+    pids: list[int] = []
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):  # threads and processes end while they are looked at
-            for child in map(int, children.read_text().split()):
-                line = Path(f"/proc/{child}/cmdline").read_bytes().decode(errors="replace")
-                if line:  # a process that died and was not waited for has none
-                    found[child] = line.rstrip("\0").split("\0")
-    return found
+        with contextlib.suppress(OSError):  # threads end while they are looked at
+            pids += map(int, children.read_text().split())
+    return {child: line for child in pids if (line := command_line(child))}
 
 
 def model_processes(pid: int) -> dict[int, tuple[str, str]]:

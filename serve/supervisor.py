@@ -9,7 +9,7 @@ import time
 from serve.errors import ServerError
 from serve.health import Health
 from serve.models import load, loaded_versions, unload
-from serve.processes import living_children, model_processes
+from serve.processes import command_line, living_children, model_processes
 from serve.question import NoRightAnswer, Overloaded, Silent, ask
 from serve.server import Server
 
@@ -27,7 +27,7 @@ class Supervisor:
         self.server, self.health = server, health
         self._silent = 0  # questions in a row without any answer
         self._attempts = 0  # at bringing it back, since the last right answer
-        self._instances: set[tuple[str, str]] = set()  # of models, whose processes were seen alive
+        self._processes: dict[int, tuple[str, str]] = {}  # seen alive, with the model and the instance that each runs
 
     def run(self) -> None:
         """Watch for ever."""
@@ -54,7 +54,7 @@ class Supervisor:
         self._silent = self._attempts = 0
         for model in self._dead_models():
             self._reload(model)
-        self._instances |= set(model_processes(self.server.pid).values())
+        self._processes |= model_processes(self.server.pid)
 
     def _recover(self) -> None:
         """Load the model again whose process has died; start the server again if that is not it or did not help."""
@@ -67,7 +67,7 @@ class Supervisor:
             return
         self.server.log.event("warning", "starting the server again")
         self.server.stop()
-        self._instances.clear()
+        self._processes.clear()
         try:
             self.server.start()
             self.health.recovered("server")
@@ -77,14 +77,14 @@ class Supervisor:
 
     def _dead_models(self) -> list[str]:
         """Models that Triton believes to serve though a process of theirs has died: it refuses every question then."""
-        missing = self._instances - set(model_processes(self.server.pid).values())
-        self._instances -= missing
-        if not missing:
-            return []
+        gone = [pid for pid in self._processes if not command_line(pid)]
+        missing = {self._processes[pid] for pid in gone} - set(model_processes(self.server.pid).values())
         try:
-            believed = loaded_versions(self.server.url, self.server.access.headers)
+            believed = loaded_versions(self.server.url, self.server.access.headers) if missing else {}
         except NoRightAnswer:
             return []
+        for pid in gone:
+            del self._processes[pid]
         return sorted({model for model, _ in missing} & set(believed))
 
     def _reload(self, model: str) -> bool:

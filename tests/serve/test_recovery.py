@@ -22,6 +22,7 @@ from model.checkpoint import Checkpoint
 from serve import Server, workplace
 from serve.health import Health
 from serve.probe import main as probe
+from serve.processes import command_line
 from serve.supervisor import PATIENCE as PATIENCE_IN_QUESTIONS
 from serve.supervisor import Supervisor
 from tests.serve.conftest import QUESTION
@@ -44,9 +45,8 @@ class Running:
         """Its processes with this in their command line."""
         found = []
         for pid in descendants(self.process.pid):
-            with contextlib.suppress(FileNotFoundError):  # processes end while they are looked at
-                if what in Path(f"/proc/{pid}/cmdline").read_text():
-                    found.append(pid)
+            if what in " ".join(command_line(pid)):
+                found.append(pid)
         return found
 
 
@@ -148,8 +148,8 @@ def test_hanging_process_is_replaced(
         assert not health.ready()
         with Client(f"{server.address}:{server.grpc_port}") as client:
             expected = client.ground(jpeg, QUESTION)
-        stopped = [pid for pid in descendants(os.getpid()) if victim in Path(f"/proc/{pid}/cmdline").read_text()]
-        (pid,) = [pid for pid in stopped if pid == server.pid or pid in descendants(server.pid)]
+        lines = {pid: " ".join(command_line(pid)) for pid in (server.pid, *descendants(server.pid))}
+        (pid,) = [pid for pid, line in lines.items() if victim in line]
         os.kill(pid, signal.SIGSTOP)
         supervisor.step()
         assert health.ready()
