@@ -46,6 +46,7 @@ _WRAPPING = re.compile(
 _NO_CONNECTION = ("failed to connect", "connections to all backends failing", "DNS resolution failed", "resolving")
 _TRY_TLS = "; a server that speaks TLS wants grpcs:// or https:// before it"
 _BROKEN = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY", "Stream removed", "Transport closed", "EOF")
+_RESET = ("Stream removed", "RST_STREAM")  # by a balancer whose server died half-way through an answer; plain INTERNAL
 _TLS = ("andshake failed", "Hostname Verification Check failed")
 _UNTRUSTED = re.compile(r"certificate[ _]verify[ _]failed: ([^(:]*)", re.IGNORECASE)
 _NOT_HEALTHY = "is not healthy"  # Triton's words for "the process of this model is dead"; its status is plain INTERNAL
@@ -76,6 +77,8 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
             return Busy(f"the server at {url} has started anew meanwhile ({why}): try again")
         case "NOT_FOUND":
             return ServerFailed(f"the server at {url} does not serve this model ({why})")
+        case "INTERNAL" | "UNKNOWN" if any(mark in why for mark in _RESET):
+            return Unreachable(f"the connection to {url} broke ({why}): the server behind it may have ended")
         case _:
             error = ServerFailed(f"the server at {url} failed ({why}): its log says more")
             error.may_pass = _NOT_HEALTHY in why  # another replica, or the next process, may answer

@@ -156,6 +156,19 @@ def test_the_dead_process_of_one_replica_is_asked_around(way: Way) -> None:
         client.ground(b"x", "a")
 
 
+@pytest.mark.parametrize("way", ["grpc", "grpc, async"], indirect=True)
+@pytest.mark.parametrize("code", [CODE.INTERNAL, CODE.UNKNOWN])
+def test_an_answer_cut_off_half_way_is_asked_for_again(way: Way, code: CODE) -> None:
+    """What gRPC says when the server behind a balancer ends while its answer is under way."""
+    cut = failing(code, "Stream removed (RST_STREAM (Received RST_STREAM with error code 2))")
+    way.server.script = [cut] * 2
+    with way.connect(way.server.url) as client:
+        assert client.ground(b"x", "a")[0].box == box_of(0)
+    way.server.script = [cut] * 3
+    with way.connect(way.server.url) as client, pytest.raises(Unreachable, match="connection .* broke"):
+        client.ground(b"x", "a")
+
+
 def test_retries_stop_when_everything_fails(way: Way) -> None:
     calls = 40
     way.server.script = [failing(CODE.UNAVAILABLE, "queue full")] * (3 * calls)
