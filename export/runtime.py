@@ -11,8 +11,11 @@ from export.parity import Runner
 
 def open_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:
     """Ask a file on the CPU. Raises ValueError if ONNX Runtime lacks what the file needs."""
+    options = onnxruntime.SessionOptions()
+    # After a run its threads would spin on for a while, on the cores of whatever is asked next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base but Exception
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"ONNX Runtime {onnxruntime.__version__} does not open {path.name}: {reason}") from None
