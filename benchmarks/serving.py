@@ -1,11 +1,12 @@
 """What serving costs: requests per second and latency of `gin` over gRPC beside the bare network on the same cores.
 
-    python benchmarks/serving.py [CKPT] [--seconds S] [--record FILE]
+    python benchmarks/serving.py [CKPT | --resnet50] [--seconds S] [--record FILE]
 
 Closed loop at 1 to 64 callers, for pictures that the server has not seen, for one that it knows, and with eight
 expressions per request; open loop (Poisson arrivals) at half and at twice the saturated rate. At one caller all ways,
 the bare network among them, are measured in turn, some calls of one and then of the next, as ONNX Runtime's threads
-spin for a while after a call. The callers share the cores with the server.
+spin for a while after a call. The callers share the cores with the server. --resnet50 serves the published network at
+320 pixels, with random weights, which speed does not depend on.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import torch
 from latency import CHECKPOINT, TRITON, example, summarise, unseen
 from machine import describe_machine
 from rich.console import Console
@@ -35,6 +37,8 @@ from export.command import export_to_repository
 from export.graphs import ANSWERS, INPUTS
 from export.runtime import open_onnx
 from model.checkpoint import Checkpoint
+from model.config import ModelConfig
+from model.gin import GIN
 from serve import Server
 from serve.repository import DEFAULT
 
@@ -48,21 +52,34 @@ TARGETS = {"overhead_ms": 2.0, "eight_over_one": 3.5, "known_over_new": 0.45, "s
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="What serving costs.")
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)")
+    which.add_argument("--resnet50", action="store_true", help="the published network with random weights")
     parser.add_argument("--seconds", type=float, default=3, metavar="S", help="of each loop (%(default)s)")
     parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
-    try:
-        checkpoint = Checkpoint.load(arguments.checkpoint)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    figures = measure(checkpoint, arguments.checkpoint, arguments.seconds)
+    with tempfile.TemporaryDirectory() as folder:
+        path = make_published(Path(folder) / "random.pth") if arguments.resnet50 else arguments.checkpoint
+        try:
+            checkpoint = Checkpoint.load(path)
+        except (OSError, ValueError) as error:
+            parser.error(str(error))
+        figures = measure(checkpoint, path, arguments.seconds)
     show(figures)
     if arguments.record:
-        record = {"checkpoint": arguments.checkpoint.name, "seconds": arguments.seconds}
+        name = "ResNet-50 with random weights" if arguments.resnet50 else path.name
+        record = {"checkpoint": name, "seconds": arguments.seconds}
         record |= {**describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON), **figures}
         arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def make_published(path: Path) -> Path:
+    """A checkpoint of the published network, untrained, written to `path`."""
+    torch.manual_seed(0)
+    config, vocabulary = ModelConfig(), Checkpoint.load(CHECKPOINT).vocabulary
+    Checkpoint(config, vocabulary, GIN(config, len(vocabulary)).state_dict()).save(path)
+    return path
 
 
 def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any]:

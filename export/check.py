@@ -23,13 +23,17 @@ KINDS = ("onnx", "torchscript", "aot")
 
 
 def verify(folder: Path) -> list[dict[str, Any]]:
-    """Verify a folder and return what holds, per manifest. Raises InvalidExport, ParityError or OSError."""
+    """Verify a folder and return what holds, per manifest. Raises InvalidExport, ParityError or OSError.
+
+    Older versions of a model may be of other checkpoints; the newest of all models must be of one.
+    """
     folders = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*/[0-9]*/{MANIFEST}"))
     folders = [path.parent if path.name == MANIFEST else path for path in folders]
     if not folders:
         raise InvalidExport(f"{folder} has no {MANIFEST}, nor a model with one")
     manifests = {path: read_manifest(path) for path in folders}  # all hashes, before any file is opened
-    first, *others = manifests
+    newest = {path.parent: path for path in sorted(manifests, key=lambda path: (len(path.name), path.name))}
+    first, *others = newest.values()
     for path in others:
         if manifests[path]["checkpoint"] != manifests[first]["checkpoint"]:
             raise InvalidExport(f"{path} and {first} were exported from different checkpoints")

@@ -4,20 +4,21 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
-import numpy as np
+from onnxruntime import OrtValue
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What the network keeps of an image. levels: float32 (1, ...) per stride. size: (height, width) in pixels."""
+    """What the network keeps of an image. levels: float32 (1, ...) per stride, on the network's device. size: (height,
+    width) in pixels."""
 
-    levels: tuple[np.ndarray, ...]
+    levels: tuple[OrtValue, ...]
     size: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory."""
-        return sum(level.nbytes for level in self.levels)
+        """Bytes of the device's memory."""
+        return sum(level.tensor_size_in_bytes() for level in self.levels)
 
 
 class Features:

@@ -1,4 +1,5 @@
-"""The network's two parts, opened once; features pass between them inside the process."""
+"""The network's two parts, opened once; features pass between them inside the process, and wait on the network's device
+for further questions."""
 
 import threading
 import time
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from onnxruntime import OrtValue
 
 from serve.sessions import CannotOpen, open_session
 
@@ -25,6 +27,7 @@ class Network:
         """
         self._image = open_session(folder / IMAGE, config, device)
         self._expression = open_session(folder / EXPRESSION, config, device)
+        self._place = ("cpu", 0) if device is None else ("cuda", device)
         self._levels = [tensor.name for tensor in self._image.get_outputs()]
         if [tensor.name for tensor in self._expression.get_inputs()] != [*self._levels, *ASKED]:
             raise CannotOpen(f"{folder / EXPRESSION} does not go on from {IMAGE}; export both again")
@@ -46,20 +49,24 @@ class Network:
                 self.ground(features[:B], [(side, side)] * B, ids, np.full(count, 4), places % B)
         self._forget()
 
-    def encode(self, pixels: np.ndarray) -> list[tuple[np.ndarray, ...]]:
-        """pixels: uint8 (B, S, S, 3). Returns for each image its features, float32 (1, ...) per stride."""
+    def encode(self, pixels: np.ndarray) -> list[tuple[OrtValue, ...]]:
+        """pixels: uint8 (B, S, S, 3). Returns each image's features, float32 (1, ...) per stride, on the device."""
         started = time.perf_counter()
         levels = self._image.run(self._levels, {"images": pixels})
         with self._counting:
             self.image_seconds += time.perf_counter() - started
         if len(pixels) == 1:
-            return [tuple(levels)]
+            return [tuple(self._keep(level) for level in levels)]
         # copies, or one image's features would keep the whole batch in memory
-        return [tuple(level[n : n + 1].copy() for level in levels) for n in range(len(pixels))]
+        return [tuple(self._keep(level[n : n + 1].copy()) for level in levels) for n in range(len(pixels))]
+
+    def _keep(self, array: np.ndarray) -> OrtValue:
+        """The array on the device; on the CPU it is the array itself."""
+        return OrtValue.ortvalue_from_numpy(array, *self._place)
 
     def ground(
         self,
-        features: Sequence[tuple[np.ndarray, ...]],
+        features: Sequence[tuple[OrtValue, ...]],
         sizes: Sequence[tuple[int, int]],
         ids: np.ndarray,
         lengths: np.ndarray,
@@ -67,13 +74,18 @@ class Network:
     ) -> dict[str, np.ndarray]:
         """features, sizes: of B images. ids: (N, T). lengths, image_index: (N,). Returns the outputs by name."""
         started = time.perf_counter()
-        levels = [level[0] if len(level) == 1 else np.concatenate(level) for level in zip(*features, strict=True)]
+        levels = [level[0] if len(level) == 1 else self._joined(level) for level in zip(*features, strict=True)]
         inputs = dict(zip(self._levels, levels, strict=True))
-        inputs |= {"expression_ids": ids, "lengths": lengths, "image_index": image_index}
-        inputs["image_sizes"] = np.array(sizes, dtype=np.int64)
-        outputs = self._expression.run(self.outputs, inputs)
+        asked = (ids, lengths, image_index, np.array(sizes, dtype=np.int64))
+        inputs |= {name: OrtValue.ortvalue_from_numpy(array) for name, array in zip(ASKED, asked, strict=True)}
+        outputs = [value.numpy() for value in self._expression.run_with_ort_values(self.outputs, inputs)]
         with self._counting:
             self.expression_seconds += time.perf_counter() - started
             self.runs += 1
             self.expressions += len(ids)
         return dict(zip(self.outputs, outputs, strict=True))
+
+    @staticmethod
+    def _joined(level: Sequence[OrtValue]) -> OrtValue:
+        """One stride's features of several images, by way of the host."""
+        return OrtValue.ortvalue_from_numpy(np.concatenate([value.numpy() for value in level]))

@@ -1,5 +1,6 @@
 """What is deployed is what was exported, or it is refused before anything opens it."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from export import check, onnx
 from export.command import export_to_repository
 from export.graphs import GRAPHS
 from export.manifest import MANIFEST, InvalidExport, hash_file
+from model.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -90,3 +92,23 @@ def test_a_repository(checkpoint_path: Path, tmp_path: Path) -> None:
     manifest.write_text(json.dumps(facts | {"checkpoint": "another"}))
     with pytest.raises(InvalidExport, match="different checkpoints"):
         check.verify(tmp_path)
+
+
+def test_versions(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Exporting again adds a version and keeps the last good one, also when that is of another checkpoint; only the
+    newest of all models must be of one."""
+    checkpoint = Checkpoint.load(checkpoint_path)
+    weights = {name: 1.01 * value for name, value in checkpoint.weights.items()}
+    dataclasses.replace(checkpoint, weights=weights).save(tmp_path / "other.pth")
+    repository = tmp_path / "repository"
+    for path in (checkpoint_path, tmp_path / "other.pth"):
+        export_to_repository(path, onnx.FORMAT, repository)
+    found = {str(Path(line["folder"]).relative_to(repository)): line["checkpoint"] for line in check.verify(repository)}
+    first, second = hash_file(checkpoint_path), hash_file(tmp_path / "other.pth")
+    assert found == {"gin/1": first, "gin/2": second, "gin_onnx/1": first, "gin_onnx/2": second}
+
+    with (repository / "gin" / "2" / "image.onnx").open("ab") as file:
+        file.write(b"more")
+    export_to_repository(checkpoint_path, onnx.FORMAT, repository)
+    found = {str(Path(line["folder"]).relative_to(repository)): line["checkpoint"] for line in check.verify(repository)}
+    assert found == {"gin/1": first, "gin/3": first, "gin_onnx/2": second, "gin_onnx/3": first}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnxruntime import OrtValue
 from PIL import Image, ImageOps
 
 from model.checkpoint import Checkpoint
@@ -67,7 +68,7 @@ def test_known_image_is_not_decoded(answerer: Answerer, jpeg: bytes, monkeypatch
 def test_features_are_bounded() -> None:
     """What was unused for longest goes first; the size is kept, and what is too large is not taken in."""
     features = Features(100)
-    seen = {size: Seen((np.zeros(size, np.uint8),), (1, 1)) for size in (40, 101)}
+    seen = {size: Seen((OrtValue.ortvalue_from_numpy(np.zeros(size, np.uint8)),), (1, 1)) for size in (40, 101)}
     for key in (b"a", b"b"):
         features.put(key, seen[40])
     assert features.get(b"a")
