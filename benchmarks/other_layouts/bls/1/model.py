@@ -1,10 +1,15 @@
 """A Python model that prepares and then calls the network's model itself (business logic scripting)."""
 
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
-import triton_python_backend_utils as pb_utils
+# Triton's embedded interpreter ignores it, and would take NumPy, which pb_utils imports, from elsewhere.
+sys.path[:0] = os.environ["PYTHONPATH"].split(os.pathsep)
+
+import triton_python_backend_utils as pb_utils  # noqa: E402
 
 
 class TritonPythonModel:
