@@ -12,6 +12,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+from export import onnx
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.gin import GIN
@@ -68,6 +69,16 @@ def checkpoint_path(once: Once) -> Path:
 def checkpoint(checkpoint_path: Path) -> Checkpoint:
     """The same, read from its file."""
     return Checkpoint.load(checkpoint_path)
+
+
+@pytest.fixture(scope="session")
+def half(checkpoint_path: Path, once: Once) -> Path:
+    """A repository that the small network was exported into in fp16, by the command."""
+
+    def fill(folder: Path) -> None:
+        assert onnx.main([str(checkpoint_path), "--precision", "fp16", "--repository", str(folder)]) == 0
+
+    return once("fp16", fill)
 
 
 def make_checkpoint() -> Checkpoint:

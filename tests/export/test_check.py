@@ -1,6 +1,5 @@
 """What is deployed is what was exported, or it is refused before anything opens it."""
 
-import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export import check, onnx
-from export.command import export_to_repository
+from export import check
+from export.build import add_version
 from export.graphs import GRAPHS
 from export.manifest import MANIFEST, InvalidExport, hash_file
-from model.checkpoint import Checkpoint
 
 
 @pytest.fixture
@@ -83,32 +81,29 @@ def test_other_answers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "boxes 1 (limit 0.05)" in capsys.readouterr().err
 
 
-def test_a_repository(checkpoint_path: Path, tmp_path: Path) -> None:
+def test_a_repository(half: Path, tmp_path: Path) -> None:
     """All models of a repository are verified, and must come from one checkpoint."""
-    export_to_repository(checkpoint_path, onnx.FORMAT, tmp_path)
-    assert {Path(line["folder"]).parent.name for line in check.verify(tmp_path)} == {"gin_onnx", "gin"}
-    manifest = tmp_path / "gin" / "1" / MANIFEST
-    facts = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(facts | {"checkpoint": "another"}))
+    repository = shutil.copytree(half, tmp_path / "repository")
+    assert {Path(line["folder"]).parent.name for line in check.verify(repository)} == {"gin_fp16", "gin_onnx_fp16"}
+    claim_another_checkpoint(repository / "gin_fp16" / "1")
     with pytest.raises(InvalidExport, match="different checkpoints"):
-        check.verify(tmp_path)
+        check.verify(repository)
 
 
-def test_versions(checkpoint_path: Path, tmp_path: Path) -> None:
-    """Exporting again adds a version and keeps the last good one, also when that is of another checkpoint; only the
-    newest of all models must be of one."""
-    checkpoint = Checkpoint.load(checkpoint_path)
-    weights = {name: 1.01 * value for name, value in checkpoint.weights.items()}
-    dataclasses.replace(checkpoint, weights=weights).save(tmp_path / "other.pth")
-    repository = tmp_path / "repository"
-    for path in (checkpoint_path, tmp_path / "other.pth"):
-        export_to_repository(path, onnx.FORMAT, repository)
-    found = {str(Path(line["folder"]).relative_to(repository)): line["checkpoint"] for line in check.verify(repository)}
-    first, second = hash_file(checkpoint_path), hash_file(tmp_path / "other.pth")
-    assert found == {"gin/1": first, "gin/2": second, "gin_onnx/1": first, "gin_onnx/2": second}
-
-    with (repository / "gin" / "2" / "image.onnx").open("ab") as file:
+def test_versions(half: Path, tmp_path: Path) -> None:
+    """A new version leaves the last good one beside it, which may be of another checkpoint: only the newest of all
+    models must be of one."""
+    model = shutil.copytree(half, tmp_path / "repository") / "gin_fp16"
+    claim_another_checkpoint(model / "1")
+    assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "2"
+    assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "2", "1"]
+    with (model / "2" / "image.onnx").open("ab") as file:
         file.write(b"more")
-    export_to_repository(checkpoint_path, onnx.FORMAT, repository)
-    found = {str(Path(line["folder"]).relative_to(repository)): line["checkpoint"] for line in check.verify(repository)}
-    assert found == {"gin/1": first, "gin/3": first, "gin_onnx/2": second, "gin_onnx/3": first}
+    assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "3"
+    assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "3", "1"]
+
+
+def claim_another_checkpoint(version: Path) -> None:
+    """Have a manifest name a checkpoint that does not exist."""
+    facts = json.loads((version / MANIFEST).read_text())
+    (version / MANIFEST).write_text(json.dumps(facts | {"checkpoint": "another"}))

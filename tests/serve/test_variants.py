@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from export import onnx
 from model.checkpoint import Checkpoint
 from serve import Server
 from tests.serve.test_answers import QUESTIONS, in_pytorch
@@ -16,10 +15,10 @@ from tests.serve.test_networks import network_inputs
 
 
 @pytest.fixture(scope="module")
-def served(repository: Path, checkpoint_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of fp32 and fp16, the latter added by the command."""
+def served(repository: Path, half: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of fp32 and fp16."""
     both = shutil.copytree(repository, tmp_path_factory.mktemp("variants") / "triton_repo")
-    assert onnx.main([str(checkpoint_path), "--precision", "fp16", "--repository", str(both)]) == 0
+    shutil.copytree(half, both, dirs_exist_ok=True)
     with Server(both, grpc_port=0, http_port=0, metrics_port=0) as server:
         yield server
 
