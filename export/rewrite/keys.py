@@ -21,8 +21,7 @@ class AbsorbedKeys(nn.Module):
     def __init__(self, garan: GlobalAttentiveReasoning) -> None:
         super().__init__()
         self.heads, self.transposed_diffusion, self.norm = garan.heads, garan.transposed_diffusion, garan.norm
-        self.collect = _absorb(garan, garan.collect_key)
-        self.diffuse = _absorb(garan, garan.diffuse_key)
+        self.ask = _absorb(garan)
         C, G = garan.value.out_channels, self.heads
         assert garan.value.bias is not None
         value = garan.value.weight.detach().view(G, C // G, C)
@@ -34,35 +33,39 @@ class AbsorbedKeys(nn.Module):
         N, C, h, w = features.shape
         G = self.heads
         positions = features.view(N, C, h * w)
-        logits = self._ask(self.collect, expressions, positions)  # (N, G, hw)
+        # per head what is asked of each position to collect, then to diffuse; and an offset for each
+        asked, offsets = self.ask(expressions).split((2 * G * C, 2 * G), dim=1)
+        answers = asked.view(N, 2 * G, C) @ positions + offsets[:, :, None]
+        logits, diffuse = answers.chunk(2, dim=1)  # (N, G, hw)
         collected = logits.softmax(dim=-1) @ positions.transpose(1, 2)  # (N, G, C)
         value = (collected[:, :, None] @ self.value).squeeze(2) + self.value_bias  # (N, G, d)
-        diffuse = self._ask(self.diffuse, expressions, positions).sigmoid()
+        diffuse = diffuse.sigmoid()
         if self.transposed_diffusion:
             diffuse = diffuse.view(N, G, h, w).transpose(2, 3).reshape(N, G, h * w)
         diffused = (value[..., None] * diffuse[:, :, None]).view(N, C, h, w)
         reasoned = F.leaky_relu(self.norm(diffused + features), 0.1)
         return reasoned, logits.mean(dim=1).view(N, h, w)
 
-    def _ask(self, question: nn.Linear, expressions: Tensor, positions: Tensor) -> Tensor:
-        N, C, _ = positions.shape
-        asked = question(expressions).view(N, self.heads, C + 1)
-        return asked[..., :C] @ positions + asked[..., C:]
 
-
-def _absorb(garan: GlobalAttentiveReasoning, key: nn.Conv2d) -> nn.Linear:
-    """From an expression to what it asks of each position, per head C numbers and an offset: (D) -> (G * (C + 1))."""
-    G, C, D = garan.heads, key.in_channels, garan.query.in_features
+def _absorb(garan: GlobalAttentiveReasoning) -> nn.Linear:
+    """From an expression to what it asks of each position, for collecting and then for diffusing, per head: C numbers
+    for each, then the offsets: (D) -> (2 * G * C + 2 * G)."""
+    G, C, D = garan.heads, garan.value.in_channels, garan.query.in_features
     d = C // G
-    assert key.bias is not None
-    # the offset is one more channel, whose value is one everywhere
-    keys = torch.cat((key.weight.detach().view(G, d, C), key.bias.detach().view(G, d, 1)), dim=2).double()
     query = garan.query.weight.detach().view(G, d, D).double() / math.sqrt(d)
     bias = garan.query.bias.detach().view(G, d).double() / math.sqrt(d)
-    absorbed = nn.Linear(D, G * (C + 1))
-    dtype = key.weight.dtype
-    absorbed.weight = nn.Parameter(torch.einsum("gdc,gde->gce", keys, query).reshape(-1, D).to(dtype))
-    absorbed.bias = nn.Parameter(torch.einsum("gdc,gd->gc", keys, bias).reshape(-1).to(dtype))
+    keys, offsets = [], []
+    for key in (garan.collect_key, garan.diffuse_key):
+        assert key.bias is not None
+        keys.append(key.weight.detach().view(G, d, C).double())
+        offsets.append(key.bias.detach().view(G, d, 1).double())
+    parts = keys + offsets  # an offset is one more channel, whose value is one everywhere
+    absorbed = nn.Linear(D, 2 * G * (C + 1))
+    weight = torch.cat([torch.einsum("gdc,gde->gce", part, query).reshape(-1, D) for part in parts])
+    absorbed.weight = nn.Parameter(weight.to(garan.query.weight.dtype))
+    absorbed.bias = nn.Parameter(
+        torch.cat([torch.einsum("gdc,gd->gc", part, bias).flatten() for part in parts]).to(garan.query.bias.dtype)
+    )
     return absorbed
 
 
