@@ -87,11 +87,31 @@ class LoopLSTM(nn.Module):
         return while_loop(goes_on, next_word, state)[3].transpose(0, 1), None
 
 
+class OneWordLSTM(nn.Module):
+    """Stands in for a one-layer, one-direction, batch-first `nn.LSTM` that reads one word: it starts from nothing, so
+    there is nothing to forget and nothing recurs."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        super().__init__()
+        weights = lstm.state_dict()
+        i, _, c, o = weights["weight_ih_l0"].chunk(4)
+        i_bias, _, c_bias, o_bias = (weights["bias_ih_l0"] + weights["bias_hh_l0"]).chunk(4)
+        self.gates = nn.Linear(lstm.input_size, 3 * lstm.hidden_size)
+        self.gates.weight = nn.Parameter(torch.cat((i, o, c)).detach())
+        self.gates.bias = nn.Parameter(torch.cat((i_bias, o_bias, c_bias)).detach())
+
+    def forward(self, vectors: Tensor) -> tuple[Tensor, None]:
+        """vectors: (N, 1, E). Returns the outputs (N, 1, width); the state is not kept."""
+        i, o, c = self.gates(vectors).chunk(3, dim=2)
+        return o.sigmoid() * (i.sigmoid() * c.tanh()).tanh(), None
+
+
 def with_lstm(module: nn.Module, make: Callable[[nn.LSTM], nn.Module]) -> nn.Module:
-    """A copy of a module whose expression encoders read with `make` of their forward LSTM; the backward one reads one
-    word alone."""
+    """A copy of a module whose expression encoders read with `make` of their forward LSTM, and the last word with a
+    `OneWordLSTM`."""
     module = copy.deepcopy(module).eval()
     for part in module.modules():
         if isinstance(part, ExpressionEncoder):
             part.add_module("forward_lstm", make(part.forward_lstm))
+            part.add_module("backward_lstm", OneWordLSTM(part.backward_lstm))
     return module
