@@ -34,7 +34,8 @@ OPSETS = range(18, 24)
 
 def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mapping[str, str], opset: int) -> None:
     """Export with all axes of `FREE_AXES` free, and check the file's structure."""
-    free = {name: dict.fromkeys(FREE_AXES[name], torch.export.Dim.DYNAMIC) for name in graph.inputs}
+    axes = {axis: torch.export.Dim(axis) for axis in "BNT"}
+    free = {name: {at: axes[axis] for at, axis in FREE_AXES[name].items()} for name in graph.inputs}
     with _quiet():
         program = torch.onnx.export(
             with_lstm(graph.module, OnnxLSTM),
