@@ -19,7 +19,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.rewrite import REWRITINGS, rewrite
-from export.rewrite.head import ScoreFirst
+from export.rewrite.winner import ScoreFirst
 from model.config import ModelConfig
 from model.gin import GIN
 
@@ -60,8 +60,9 @@ def count(network: GIN) -> dict[str, int]:
         index = torch.zeros(1, dtype=torch.int64, device="meta")
         pyramid, expressions, _ = network.reason(features, expressions, index)
         if isinstance(network.head, ScoreFirst):
-            scores, maps = network.head.scores(pyramid, expressions)
-            network.head.deltas_at(maps, scores.argmax(dim=1, keepdim=True))
+            sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
+            scores, cells = network.head.scores(pyramid, expressions)
+            network.head.deltas_at(cells, sizes, scores.argmax(dim=1, keepdim=True))
         else:
             network.head(pyramid, expressions)
     return {"image": image_part.get_total_flops() // 2, "expression": expression_part.get_total_flops() // 2}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from export.rewrite.head import ScoreFirst
+from export.rewrite.winner import ScoreFirst
 from model.answer import pixels_to_images
 from model.boxes import clip_xyxy, decode_boxes, yxhw_to_yxyx, yxyx_to_xyxy
 from model.gin import GIN
@@ -55,11 +55,11 @@ class ImagePart(nn.Module):
 
 
 class ExpressionPart(nn.Module):
-    """Features of B images and N expressions about them to one box per expression."""
+    """Features of B images and N expressions about them to one box per expression, and the best candidates for it."""
 
-    def __init__(self, network: GIN) -> None:
+    def __init__(self, network: GIN, candidates: int = CANDIDATE_COUNT) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.candidates = network, candidates
 
     def forward(
         self,
@@ -91,18 +91,18 @@ class ExpressionPart(nn.Module):
             boxes = yxhw_to_yxyx(decode_boxes(deltas_at(index), anchors[index]))
             return clip_xyxy(yxyx_to_xyxy(boxes, sizes[:, None].to(boxes.dtype)), sizes[:, None])
 
-        best_logits, best = logits.max(dim=1)
-        boxes = boxes_at(best[:, None]).squeeze(1)
-        many_logits, many = logits.topk(min(CANDIDATE_COUNT, logits.shape[1]), dim=1)
+        logits, index = logits.topk(min(self.candidates, logits.shape[1]), dim=1)  # best first
+        boxes, scores = boxes_at(index), logits.sigmoid()
         attention = attention_logits[0].float().sigmoid()
-        return boxes, best_logits.sigmoid(), attention, best, boxes_at(many), many_logits.sigmoid()
+        return boxes[:, 0], scores[:, 0], attention, index[:, 0], boxes, scores
 
 
 def _read(head: nn.Module, pyramid: list[Tensor], expressions: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Score logits (N, A), and what gives the box deltas (N, K, 4) at anchors (N, K)."""
     if isinstance(head, ScoreFirst):
-        logits, maps = head.scores(pyramid, expressions)
-        return logits, lambda index: head.deltas_at(maps, index)
+        sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
+        logits, cells = head.scores(pyramid, expressions)
+        return logits, lambda index: head.deltas_at(cells, sizes, index)
     logits, deltas = head(pyramid, expressions)
     return logits, lambda index: deltas.gather(1, index[:, :, None].expand(-1, -1, 4))
 
@@ -119,7 +119,9 @@ class Whole(nn.Module):
     ) -> tuple[Tensor, ...]:
         """See the two parts."""
         features = ImagePart(self.network).encode(images)
-        answers = ExpressionPart(self.network)(*features, expression_ids, lengths, image_index, image_sizes)
+        answers = ExpressionPart(self.network, candidates=1)(
+            *features, expression_ids, lengths, image_index, image_sizes
+        )
         return answers[: len(ANSWERS)]
 
 

@@ -5,7 +5,7 @@ from typing import cast
 
 import torch
 
-from export.rewrite.head import ScoreFirst
+from export.rewrite.winner import ScoreFirst
 from model.gin import GIN
 
 HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -24,6 +24,6 @@ def lower(network: GIN, precision: str) -> GIN:
     head = cast(ScoreFirst, network.head)
     network.expression.float()
     head.score.float()
-    for parameter in (head.deltas, head.deltas_bias):
-        parameter.data = parameter.data.float()
+    head.score_bias.data = head.score_bias.data.float()
+    head.deltas.float()
     return network

@@ -24,12 +24,12 @@ def yxhw_to_yxyx(boxes: Tensor) -> Tensor:
 
 def xyxy_to_yxyx(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Pixels to -1..1. image_sizes: (..., 2) as (height, width) in pixels."""
-    return boxes[..., [1, 0, 3, 2]] / torch.cat((image_sizes, image_sizes), dim=-1) * 2 - 1
+    return _swapped(boxes) / torch.cat((image_sizes, image_sizes), dim=-1) * 2 - 1
 
 
 def yxyx_to_xyxy(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """-1..1 to pixels. image_sizes: (..., 2) as (height, width) in pixels."""
-    return ((boxes + 1) / 2 * torch.cat((image_sizes, image_sizes), dim=-1))[..., [1, 0, 3, 2]]
+    return _swapped((boxes + 1) / 2 * torch.cat((image_sizes, image_sizes), dim=-1))
 
 
 def encode_boxes(boxes: Tensor, anchors: Tensor) -> Tensor:
@@ -57,5 +57,10 @@ def box_iou(boxes: Tensor, others: Tensor) -> Tensor:
 
 def clip_xyxy(boxes: Tensor, image_sizes: Tensor) -> Tensor:
     """Boxes in pixels cut off at the picture's border. image_sizes: (..., 2) as (height, width)."""
-    limit = image_sizes[..., [1, 0, 1, 0]].to(boxes.dtype)
-    return torch.minimum(boxes.clamp(min=0), limit)
+    limit = image_sizes.flip(-1).to(boxes.dtype)
+    return torch.minimum(boxes.clamp(min=0), torch.cat((limit, limit), dim=-1))
+
+
+def _swapped(boxes: Tensor) -> Tensor:
+    """Corners with y, x for x, y, or the other way about."""
+    return boxes.unflatten(-1, (2, 2)).flip(-1).flatten(-2)

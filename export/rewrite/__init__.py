@@ -6,10 +6,11 @@ works; those of the head come in one order.
 
 from collections.abc import Callable, Iterable
 
-from export.rewrite.head import score_first, split_head
+from export.rewrite.head import split_head
 from export.rewrite.keys import absorb_keys
 from export.rewrite.norms import fold_norms
 from export.rewrite.upsampling import convolve_before_upsampling
+from export.rewrite.winner import score_first
 from export.rewrite.winograd import winograd
 from model.gin import GIN
 

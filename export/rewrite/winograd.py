@@ -67,6 +67,12 @@ class WinogradHead(nn.Module):
 
     def read(self, pyramid: Sequence[Tensor], expressions: Tensor) -> list[Tensor]:
         """As `Head.read`."""
+        sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
+        levels = self.cells(pyramid, expressions).split([height * width for height, width in sizes])
+        return [level.permute(1, 2, 0).unflatten(2, size) for level, size in zip(levels, sizes, strict=True)]
+
+    def cells(self, pyramid: Sequence[Tensor], expressions: Tensor) -> Tensor:
+        """The same, all levels' cells one after another: (cells, N, width)."""
         sizes = tuple((level.shape[2], level.shape[3]) for level in pyramid)
         device, dtype = expressions.device, expressions.dtype
         places, patches = (on_device(make, device, torch.int64, sizes) for make in (cell_places, tile_patches))
@@ -78,8 +84,7 @@ class WinogradHead(nn.Module):
         hidden = F.relu(hidden).index_select(0, order)
         for convolution, bias in zip(others, self.biases, strict=True):
             hidden = F.relu(convolution(hidden, patches) + bias)
-        levels = hidden.index_select(0, places).split([height * width for height, width in sizes])
-        return [level.permute(1, 2, 0).unflatten(2, size) for level, size in zip(levels, sizes, strict=True)]
+        return hidden.index_select(0, places)
 
     def _language(self, expressions: Tensor, sizes: Sizes) -> Tensor:
         """The expression's part of the first convolution: (cells, N, width)."""

@@ -9,7 +9,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from export.rewrite import REWRITINGS, rewrite
-from export.rewrite.head import ScoreFirst
+from export.rewrite.winner import ScoreFirst
 from model.config import ModelConfig
 from model.gin import GIN
 from tests.conftest import SMALL
@@ -88,11 +88,12 @@ def test_deltas_on_request(size: tuple[int, int]) -> None:
         whole = network(images, ids, lengths, image_index)
         features, expressions = network.encode_image(images), network.encode_expression(ids, lengths)
         pyramid, expressions, _ = network.reason(features, expressions, image_index)
-        scores, maps = network.head.scores(pyramid, expressions)
+        sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
+        scores, cells = network.head.scores(pyramid, expressions)
         anchors = scores.shape[1]
         index = torch.arange(anchors).expand(4, -1)
         torch.testing.assert_close(scores, whole.score_logits, atol=1e-12, rtol=0)
-        torch.testing.assert_close(network.head.deltas_at(maps, index), whole.box_deltas, atol=1e-12, rtol=0)
+        torch.testing.assert_close(network.head.deltas_at(cells, sizes, index), whole.box_deltas, atol=1e-12, rtol=0)
 
 
 def test_winograd_is_less_work() -> None:

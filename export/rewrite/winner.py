@@ -1,0 +1,94 @@
+"""Scores everywhere, box deltas where they are asked for: four fifths of the head's last convolution are deltas."""
+
+import copy
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from export.rewrite.winograd import WinogradHead
+from model.anchors import on_device
+from model.gin import GIN
+from model.head import Head
+
+
+class ScoreFirst(nn.Module):
+    """Stands in for any head.
+
+    All levels go through it together, as rows of cells. A 3x3 convolution to few channels is one product that gives
+    every cell's part in its nine neighbours, then their sum.
+    """
+
+    def __init__(self, head: Head, anchors_per_cell: int) -> None:
+        """head: a `Head`, or what stands in for one."""
+        super().__init__()
+        self.head, self.anchors_per_cell = head, anchors_per_cell
+        output = head.output
+        assert output.bias is not None
+        K, width = anchors_per_cell, output.in_channels
+        weight = output.weight.detach().view(K, 5, width, 9)  # four deltas, then the score
+        bias = output.bias.detach().view(K, 5)
+        self.score = nn.Linear(width, 9 * K, bias=False)
+        self.score.weight = nn.Parameter(weight[:, 4].permute(2, 0, 1).reshape(9 * K, width).contiguous())
+        self.score_bias = nn.Parameter(bias[:, 4].clone())
+        self.deltas = nn.Linear(9 * width, 4 * K)
+        self.deltas.weight = nn.Parameter(weight[:, :4].transpose(2, 3).reshape(4 * K, 9 * width).contiguous())
+        self.deltas.bias = nn.Parameter(bias[:, :4].flatten().clone())
+
+    def forward(self, pyramid: Sequence[Tensor], expressions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `Head.forward`, all deltas."""
+        return self.head(pyramid, expressions)
+
+    def scores(self, pyramid: Sequence[Tensor], expressions: Tensor) -> tuple[Tensor, Tensor]:
+        """Score logits (N, A) as `Head.forward` gives them, and the cells that `deltas_at` wants. They are in the
+        precision of the score's weights, whatever that of the head is."""
+        sizes = tuple((level.shape[2], level.shape[3]) for level in pyramid)
+        if isinstance(self.head, WinogradHead):
+            read = self.head.cells(pyramid, expressions).transpose(0, 1)
+        else:
+            levels = self.head.read(pyramid, expressions)
+            read = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], dim=1)
+        # the last cell is beyond every edge
+        cells = F.pad(read.to(self.score.weight.dtype), (0, 0, 0, 1))  # (N, cells + 1, width)
+        parts = self.score(cells).unflatten(2, (9, self.anchors_per_cell)).flatten(1, 2)  # (N, 9 * (cells + 1), K)
+        places = on_device(neighbours, cells.device, torch.int64, sizes)  # (cells, 9)
+        taps = (places * 9 + torch.arange(9, device=cells.device)).flatten()
+        logits = parts.index_select(1, taps).unflatten(1, (-1, 9)).sum(dim=2) + self.score_bias  # (N, cells, K)
+        return logits.flatten(1), cells
+
+    def deltas_at(self, cells: Tensor, sizes: Sequence[tuple[int, int]], index: Tensor) -> Tensor:
+        """Box deltas (N, K, 4) at anchors `index` (N, K). sizes: (height, width) of the maps."""
+        N, K = index.shape
+        places = on_device(neighbours, index.device, torch.int64, tuple(sizes))  # (cells, 9)
+        # looked up, for a graph divides integers in eight steps
+        cells_of = torch.arange(len(places) * self.anchors_per_cell, device=index.device) // self.anchors_per_cell
+        first = torch.arange(N, device=index.device)[:, None] * cells.shape[1]
+        rows = places.index_select(0, cells_of.index_select(0, index.flatten())).view(N, K * 9) + first
+        patches = F.embedding(rows, cells.flatten(0, 1)).view(N, K, -1)  # (N, K, 9 * width)
+        deltas = self.deltas(patches).unflatten(2, (self.anchors_per_cell, 4))
+        shape = index % self.anchors_per_cell
+        return deltas.gather(2, shape[:, :, None, None].expand(-1, -1, 1, 4)).squeeze(2)
+
+
+def neighbours(sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """For each cell of maps of the given (height, width), one after another: the 3x3 cells around it, the one after
+    all where there is none. int64 (cells, 9)."""
+    cells = sum(height * width for height, width in sizes)
+    tables, before = [], 0
+    for height, width in sizes:
+        numbers = torch.arange(before, before + height * width, dtype=torch.int64).view(height, width)
+        padded = F.pad(numbers, (1, 1, 1, 1), value=cells)
+        taps = [padded[y : y + height, x : x + width].flatten() for y in range(3) for x in range(3)]
+        tables.append(torch.stack(taps, dim=1))
+        before += height * width
+    return torch.cat(tables)
+
+
+def score_first(network: GIN) -> GIN:
+    """Let the head give scores first and deltas on request."""
+    network = copy.deepcopy(network).eval()
+    if not isinstance(network.head, ScoreFirst):
+        network.head = ScoreFirst(cast(Head, network.head), network.config.anchors_per_cell)
+    return network
