@@ -1,5 +1,6 @@
 """ONNX Runtime sessions as a Triton configuration asks for them, under the names of NVIDIA's own backend."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,11 @@ class CannotOpen(ValueError):
     """A file that does not run as its configuration asks; the message names the file and the cause."""
 
 
-def open_session(path: Path, config: dict[str, Any], device: int | None) -> onnxruntime.InferenceSession:
-    """A session on GPU number `device`, or on the CPU if it is None. config: the model's, as Triton gives it.
+def open_session(
+    path: Path, config: dict[str, Any], device: int | None, threads: int | None = None
+) -> onnxruntime.InferenceSession:
+    """A session on GPU number `device`, or on the CPU if it is None. config: the model's, as Triton gives it. threads:
+    of one operator, where it is not what the configuration says.
 
     Raises CannotOpen, also where ONNX Runtime would fall back to a slower device without a word.
     """
@@ -45,7 +49,10 @@ def open_session(path: Path, config: dict[str, Any], device: int | None) -> onnx
     if device is not None:
         onnxruntime.preload_dlls()  # finds the CUDA libraries that pip installed; the loader's own paths lack them
     try:
-        session = onnxruntime.InferenceSession(str(path), make_options(path, config), providers=providers)
+        options = make_options(path, config)
+        if threads is not None:
+            options.intra_op_num_threads = threads
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # the runtime's exceptions share no base but Exception
         raise CannotOpen(f"{path} cannot be opened: {error}") from None
     wanted, running = providers[0][0], session.get_providers()[0]
@@ -102,6 +109,12 @@ def choose_providers(path: Path, config: dict[str, Any], device: int | None) -> 
     if device is not None:
         providers.append(("CUDAExecutionProvider", {"device_id": str(device)}))
     return [*providers, ("CPUExecutionProvider", {})]
+
+
+def threads_of(path: Path, config: dict[str, Any]) -> int:
+    """On how many cores an operator runs: those that the configuration gives it, or all that this process may use.
+    Raises CannotOpen."""
+    return make_options(path, config).intra_op_num_threads or len(os.sched_getaffinity(0))
 
 
 def parameter(config: dict[str, Any], name: str, default: str = "") -> str:

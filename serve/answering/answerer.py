@@ -1,8 +1,10 @@
 """From questions to answers: several questions are joined, run through the network once and taken apart again."""
 
 import hashlib
+import itertools
 import threading
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +37,8 @@ class Answerer:
         self.network = network
         self.features = features
         self.hits = self.misses = 0
-        self._looking = threading.Lock()
+        self._lock = threading.Lock()
+        self._looked_at: dict[bytes, Future[Seen]] = {}  # by threads that are at it
 
     def prepare(self, image: bytes, expressions: Sequence[bytes]) -> Question:
         """Read one request; threads may do so at once. Raises InvalidInput naming the input."""
@@ -56,14 +59,14 @@ class Answerer:
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions together, each as it would be alone."""
-        with self._looking:  # who asks about an image that another thread is looking at waits for its features
-            images = self._look(questions)
+        images = self._look(questions)
         order = {key: place for place, key in enumerate(images)}
         counts = [len(question.lengths) for question in questions]
-        ids = np.zeros((sum(counts), max(question.ids.shape[1] for question in questions)), dtype=np.int64)
-        rows = np.split(ids, np.cumsum(counts)[:-1])
+        ends = list(itertools.accumulate(counts))
+        rows = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+        ids = np.zeros((ends[-1], max(question.ids.shape[1] for question in questions)), dtype=np.int64)
         for row, question in zip(rows, questions, strict=True):
-            row[:, : question.ids.shape[1]] = question.ids
+            ids[row, : question.ids.shape[1]] = question.ids
         outputs = self.network.ground(
             [seen.levels for seen in images.values()],
             [seen.size for seen in images.values()],
@@ -71,26 +74,50 @@ class Answerer:
             np.concatenate([question.lengths for question in questions]),
             np.repeat([order[question.key] for question in questions], counts),
         )
-        parts = {name: np.split(array, np.cumsum(counts)[:-1]) for name, array in outputs.items()}
-        return [{name: part[n] for name, part in parts.items()} for n in range(len(questions))]
+        return [{name: array[row] for name, array in outputs.items()} for row in rows]
 
     def _look(self, questions: Sequence[Question]) -> dict[bytes, Seen]:
-        """The features of all images asked about, each once; what is not kept yet goes through the network."""
+        """The features of all images asked about, each once; what is not kept yet goes through the network. Who asks
+        about an image that another thread is looking at waits for its features."""
         images: dict[bytes, Seen] = {}
         new: dict[bytes, Question] = {}
-        for question in questions:
-            seen = question.seen or images.get(question.key) or self.features.get(question.key)
-            if seen is not None:
-                images[question.key] = seen
-            elif question.key not in new:
-                new[question.key] = question
-                continue
-            self.hits += 1
-        self.misses += len(new)
+        others: dict[bytes, Future[Seen]] = {}
+        with self._lock:
+            for question in questions:
+                key = question.key
+                seen = question.seen or images.get(key) or self.features.get(key)
+                if seen is not None:
+                    images[key] = seen
+                elif key in self._looked_at:
+                    if key not in new:
+                        others[key] = self._looked_at[key]
+                else:
+                    new[key], self._looked_at[key] = question, Future()
+            self.misses += len(new)
+            self.hits += len(questions) - len(new)
         if new:
+            images |= self._look_at(new)
+        return images | {key: future.result() for key, future in others.items()}
+
+    def _look_at(self, new: dict[bytes, Question]) -> dict[bytes, Seen]:
+        """Features that the network makes of new images, which it keeps."""
+        futures = {key: self._looked_at[key] for key in new}
+        images: dict[bytes, Seen] = {}
+        try:
             pixels = [question.pixels for question in new.values() if question.pixels is not None]
             levels = self.network.encode(np.stack(pixels))
             for (key, question), one in zip(new.items(), levels, strict=True):
                 images[key] = Seen(one, question.size)
                 self.features.put(key, images[key])
+        except BaseException as error:
+            for future in futures.values():
+                future.set_exception(error)
+            raise
+        else:
+            for key, future in futures.items():
+                future.set_result(images[key])
+        finally:
+            with self._lock:
+                for key in new:
+                    del self._looked_at[key]
         return images

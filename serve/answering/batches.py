@@ -9,46 +9,41 @@ Item = TypeVar("Item")
 
 
 class Batches(Generic[Item]):
-    """Threads that run waiting items together, beginning in the order in which they came.
+    """Runs waiting items together, beginning in the order in which they came.
 
-    run: gets at most as many items as weigh `most` together, but always one; it must not raise. threads: how many
+    It has no threads of its own: who puts an item in runs batches until nothing waits, unless others do already. To
+    hand items over to another thread would take longer than to read an expression.
+
+    run: gets at most as many items as weigh `most` together, but always one; it must not raise. at_once: how many
     batches run at once.
     """
 
     def __init__(
-        self, run: Callable[[list[Item]], None], weigh: Callable[[Item], int], most: int, threads: int
+        self, run: Callable[[list[Item]], None], weigh: Callable[[Item], int], most: int, at_once: int
     ) -> None:
         self._run, self._weigh, self._most = run, weigh, most
         self._waiting: deque[Item] = deque()
-        self._changed = threading.Condition()
-        self._ended = False
-        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
-        for thread in self._threads:
-            thread.start()
+        self._lock = threading.Lock()
+        self._free = at_once
 
     def put(self, item: Item) -> None:
-        """Let an item wait for its turn."""
-        with self._changed:
+        """Leave an item to those who run batches; if there are too few, be one of them until nothing waits."""
+        with self._lock:
             self._waiting.append(item)
-            self._changed.notify()
-
-    def end(self) -> None:
-        """Run what waits, then end the threads."""
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._ended)
-                if not self._waiting:
-                    return
-                batch = [self._waiting.popleft()]
-                weight = self._weigh(batch[0])
-                while self._waiting and weight + self._weigh(self._waiting[0]) <= self._most:
-                    weight += self._weigh(self._waiting[0])
-                    batch.append(self._waiting.popleft())
+            if not self._free:
+                return
+            self._free -= 1
+        while batch := self._next():
             self._run(batch)
+
+    def _next(self) -> list[Item]:
+        """What to run together; nothing if nothing waits, and then the place is free again."""
+        with self._lock:
+            batch: list[Item] = []
+            weight = 0
+            while self._waiting and (not batch or weight + self._weigh(self._waiting[0]) <= self._most):
+                weight += self._weigh(self._waiting[0])
+                batch.append(self._waiting.popleft())
+            if not batch:
+                self._free += 1
+            return batch

@@ -1,18 +1,24 @@
-"""The network's two parts, opened once; features pass between them inside the process, and wait on the network's device
-for further questions."""
+"""The network's two parts; features pass between them inside the process, and wait on the network's device for further
+questions.
 
+On the CPU they are open twice. A run that is alone has all cores; runs that would share them get half of them each, for
+two runs on one core each are done a fifth to a half sooner than two that both want both.
+"""
+
+import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnxruntime import OrtValue
+from onnxruntime import InferenceSession, OrtValue
 
-from serve.sessions import CannotOpen, open_session
+from serve.sessions import CannotOpen, open_session, threads_of
 
 IMAGE, EXPRESSION = "image.onnx", "expression.onnx"
+AT_ONCE = 2  # runs that have cores of their own; on a GPU what one does on the host, the other fills
 ASKED = ("expression_ids", "lengths", "image_index", "image_sizes")
 
 
@@ -25,14 +31,22 @@ class Network:
 
         Raises CannotOpen.
         """
-        self._image = open_session(folder / IMAGE, config, device)
-        self._expression = open_session(folder / EXPRESSION, config, device)
+
+        def open_both(threads: int | None = None) -> dict[str, InferenceSession]:
+            return {name: open_session(folder / name, config, device, threads) for name in (IMAGE, EXPRESSION)}
+
+        self._alone = self._beside = open_both()
+        cores = threads_of(folder / IMAGE, config)
+        if device is None and cores > 1:
+            self._beside = open_both(cores // AT_ONCE)
         self._place = ("cpu", 0) if device is None else ("cuda", device)
-        self._levels = [tensor.name for tensor in self._image.get_outputs()]
-        if [tensor.name for tensor in self._expression.get_inputs()] != [*self._levels, *ASKED]:
+        self._levels = [tensor.name for tensor in self._alone[IMAGE].get_outputs()]
+        expression = self._alone[EXPRESSION]
+        if [tensor.name for tensor in expression.get_inputs()] != [*self._levels, *ASKED]:
             raise CannotOpen(f"{folder / EXPRESSION} does not go on from {IMAGE}; export both again")
-        self.outputs = [tensor.name for tensor in self._expression.get_outputs()]
+        self.outputs = [tensor.name for tensor in expression.get_outputs()]
         self._counting = threading.Lock()
+        self._running = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -42,23 +56,39 @@ class Network:
     def warm_up(self, side: int, counts: Sequence[int]) -> None:
         """Run both parts with so many images of side S and expressions, which makes the first questions as fast as
         later ones."""
-        for count in counts:
-            features = self.encode(np.zeros((count, side, side, 3), np.uint8))
-            ids, places = np.zeros((count, 4), np.int64), np.arange(count)
-            for B in {1, count}:
-                self.ground(features[:B], [(side, side)] * B, ids, np.full(count, 4), places % B)
+        with contextlib.ExitStack() as others:
+            for _ in range(AT_ONCE):  # alone, then beside another run
+                for count in counts:
+                    features = self.encode(np.zeros((count, side, side, 3), np.uint8))
+                    ids, places = np.zeros((count, 4), np.int64), np.arange(count)
+                    for B in {1, count}:
+                        self.ground(features[:B], [(side, side)] * B, ids, np.full(count, 4), places % B)
+                others.enter_context(self._session(IMAGE))
         self._forget()
 
     def encode(self, pixels: np.ndarray) -> list[tuple[OrtValue, ...]]:
         """pixels: uint8 (B, S, S, 3). Returns each image's features, float32 (1, ...) per stride, on the device."""
         started = time.perf_counter()
-        levels = self._image.run(self._levels, {"images": pixels})
+        with self._session(IMAGE) as image:
+            levels = image.run(self._levels, {"images": pixels})
         with self._counting:
             self.image_seconds += time.perf_counter() - started
         if len(pixels) == 1:
             return [tuple(self._keep(level) for level in levels)]
         # copies, or one image's features would keep the whole batch in memory
         return [tuple(self._keep(level[n : n + 1].copy()) for level in levels) for n in range(len(pixels))]
+
+    @contextlib.contextmanager
+    def _session(self, part: str) -> Iterator[InferenceSession]:
+        """A part of the network for one run."""
+        with self._counting:
+            sessions = self._beside if self._running else self._alone
+            self._running += 1
+        try:
+            yield sessions[part]
+        finally:
+            with self._counting:
+                self._running -= 1
 
     def _keep(self, array: np.ndarray) -> OrtValue:
         """The array on the device; on the CPU it is the array itself."""
@@ -78,7 +108,8 @@ class Network:
         inputs = dict(zip(self._levels, levels, strict=True))
         asked = (ids, lengths, image_index, np.array(sizes, dtype=np.int64))
         inputs |= {name: OrtValue.ortvalue_from_numpy(array) for name, array in zip(ASKED, asked, strict=True)}
-        outputs = [value.numpy() for value in self._expression.run_with_ort_values(self.outputs, inputs)]
+        with self._session(EXPRESSION) as expression:
+            outputs = [value.numpy() for value in expression.run_with_ort_values(self.outputs, inputs)]
         with self._counting:
             self.expression_seconds += time.perf_counter() - started
             self.runs += 1

@@ -22,13 +22,12 @@ from serve.answering.answerer import Answer, Answerer, Question
 from serve.answering.batches import Batches
 from serve.answering.counts import Counts
 from serve.answering.features import Features
-from serve.answering.network import Network
+from serve.answering.network import AT_ONCE, Network
 from serve.answering.outputs import PRESENCE, Outputs, check_top
 from serve.answering.room import Room
 from serve.sessions import CannotOpen, parameter
 
 VOCABULARY = "vocabulary.json"
-AT_ONCE = 2  # batches: what one does on one core, the other fills (a sixth more answers per second on two cores)
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,8 @@ class TritonPythonModel:
         self.room = Room(int(parameter(config, "waiting_requests")))
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self.counts = Counts(self.answerer, lambda: self.room.taken, labels)
-        self.preparing = ThreadPoolExecutor(os.cpu_count())
+        # Who has prepared a question answers it; on every core one more can be prepared meanwhile.
+        self.threads = ThreadPoolExecutor((os.cpu_count() or 1) + AT_ONCE)
         self.batches = Batches(self._answer, lambda asked: len(asked.question.lengths), most, AT_ONCE)
 
     def execute(self, requests: list) -> None:
@@ -86,12 +86,11 @@ class TritonPythonModel:
             top = pb_utils.get_input_tensor_by_name(request, "TOP_K")
             top = top and top.as_numpy()
             wanted = list(request.requested_output_names())
-            self.preparing.submit(self._prepare, sender, wanted, image[0], list(expressions), top)
+            self.threads.submit(self._prepare, sender, wanted, image[0], list(expressions), top)
 
     def finalize(self) -> None:
         """Triton calls this when all requests have been answered."""
-        self.preparing.shutdown()
-        self.batches.end()
+        self.threads.shutdown()
         self.counts.end()
 
     def _prepare(

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from model.preparation import InvalidInput, Preparation
 from serve.answering.answerer import Answer, Answerer
 from serve.answering.batches import Batches
 from serve.answering.features import Features, Seen
-from serve.answering.network import Network
+from serve.answering.network import EXPRESSION, Network
 from serve.sessions import CannotOpen, choose_providers, make_options
 from tests.serve.test_answers import encoded, in_pytorch
 
@@ -65,6 +66,53 @@ def test_known_image_is_not_decoded(answerer: Answerer, jpeg: bytes, monkeypatch
         answerer.prepare(jpeg, [b""])
 
 
+def test_one_look_for_two(answerer: Answerer, jpeg: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks about an image that another thread is looking at waits for its features, or hears why there are none."""
+    question = answerer.prepare(jpeg, [b"star"])
+    encode, looking, go = answerer.network.encode, threading.Event(), threading.Event()
+
+    def slow(pixels: np.ndarray) -> list:
+        looking.set()
+        assert go.wait(10)
+        return encode(pixels)
+
+    def failing(pixels: np.ndarray) -> list:
+        slow(pixels)
+        raise MemoryError("no room")
+
+    for way in (failing, slow):
+        monkeypatch.setattr(answerer.network, "encode", way)
+        looking.clear()
+        go.clear()
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(answerer.answer, [question])
+            assert looking.wait(10)
+            monkeypatch.setattr(answerer.network, "encode", lambda *_: pytest.fail("encoded twice"))
+            second = pool.submit(answerer.answer, [question])
+            while answerer.hits == 0:
+                threading.Event().wait(0.01)
+            go.set()
+            if way is failing:
+                for answer in (first, second):
+                    with pytest.raises(MemoryError):
+                        answer.result(10)
+            else:
+                np.testing.assert_array_equal(first.result(10)[0]["boxes"], second.result(10)[0]["boxes"])
+        answerer.hits = 0
+
+
+def test_runs_beside_one_another(
+    answerer: Answerer, checkpoint: Checkpoint, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is not alone gets fewer cores and answers the same."""
+    network, question = answerer.network, (jpeg, [b"star", b"the red circle"])
+    monkeypatch.setattr(network, "_running", 1)
+    with network._session(EXPRESSION) as beside:
+        assert beside is network._beside[EXPRESSION]
+    assert_like_pytorch(answerer.answer([answerer.prepare(*question)])[0], checkpoint, *question)
+    assert network._running == 1
+
+
 def test_features_are_bounded() -> None:
     """What was unused for longest goes first; the size is kept, and what is too large is not taken in."""
     features = Features(100)
@@ -82,39 +130,43 @@ def test_features_are_bounded() -> None:
 
 
 def test_batches() -> None:
-    """What waits is run together up to the weight, in order; a heavy item goes alone; the end loses nothing."""
+    """What waits is run together up to the weight, in order; a heavy item goes alone; nothing is lost."""
     seen: list[list[int]] = []
-    go = threading.Event()
 
     def run(batch: list[int]) -> None:
-        go.wait(10)
         seen.append(batch)
+        if batch == [0]:  # meanwhile others come
+            for item in (1, 5, 3, 2, 64, 8, 1):
+                batches.put(item)
 
-    batches = Batches(run, weigh=lambda item: item, most=8, threads=1)
-    for item in (1, 5, 3, 2, 64, 8, 1):
-        batches.put(item)
-    go.set()
-    batches.end()
-    assert [item for batch in seen for item in batch] == [1, 5, 3, 2, 64, 8, 1]
-    assert seen[-3:] == [[64], [8], [1]]
-    assert all(sum(batch) <= 8 or len(batch) == 1 for batch in seen)
-    assert len(seen) < 7
+    batches = Batches(run, weigh=lambda item: item, most=8, at_once=1)
+    batches.put(0)
+    assert seen == [[0], [1, 5], [3, 2], [64], [8], [1]]
+    batches.put(4)
+    assert seen[-1] == [4]
 
 
 def test_batches_at_once() -> None:
-    """With two threads two batches run at the same time, and the end loses nothing."""
+    """Two batches run at the same time, never three, and nothing is lost."""
     seen: list[int] = []
+    running, most = [], []
     both = threading.Barrier(2)
 
     def run(batch: list[int]) -> None:
+        running.append(batch)
         both.wait(10)
+        most.append(len(running))
+        running.remove(batch)
         seen.extend(batch)
 
-    batches = Batches(run, weigh=lambda _: 1, most=1, threads=2)
-    for item in range(6):
-        batches.put(item)
-    batches.end()
+    batches = Batches(run, weigh=lambda _: 1, most=1, at_once=2)
+    callers = [threading.Thread(target=batches.put, args=(item,)) for item in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join(20)
     assert sorted(seen) == list(range(6))
+    assert max(most) == 2
 
 
 def configured(text: str) -> dict:
