@@ -43,8 +43,8 @@ def read_picture(data: bytes, least: int | None = None) -> tuple[Image.Image, tu
                     picture.draft(None, (least, least))  # does nothing to formats that cannot
                 picture.load()
                 lying = picture.getexif().get(ORIENTATION, 1) in LYING
-                upright = _to_rgb(ImageOps.exif_transpose(picture))
-                return upright, (width, height) if lying else (height, width)
+                ImageOps.exif_transpose(picture, in_place=True)
+                return _to_rgb(picture), (width, height) if lying else (height, width)
     except InvalidInput:
         raise
     except Image.UnidentifiedImageError:
@@ -67,6 +67,8 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
     if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits a channel: Pillow's own conversion would clip
         grey = np.asarray(picture, dtype=np.float64) / 257.0
         picture = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))

@@ -59,6 +59,10 @@ class Answerer:
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions together, each as it would be alone."""
+        with self.network.turn():
+            return self._answer(questions)
+
+    def _answer(self, questions: Sequence[Question]) -> list[Answer]:
         images = self._look(questions)
         order = {key: place for place, key in enumerate(images)}
         counts = [len(question.lengths) for question in questions]

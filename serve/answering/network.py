@@ -46,7 +46,7 @@ class Network:
             raise CannotOpen(f"{folder / EXPRESSION} does not go on from {IMAGE}; export both again")
         self.outputs = [tensor.name for tensor in expression.get_outputs()]
         self._counting = threading.Lock()
-        self._running = 0
+        self._turns = 0
         self._forget()
 
     def _forget(self) -> None:
@@ -56,21 +56,20 @@ class Network:
     def warm_up(self, side: int, counts: Sequence[int]) -> None:
         """Run both parts with so many images of side S and expressions, which makes the first questions as fast as
         later ones."""
-        with contextlib.ExitStack() as others:
-            for _ in range(AT_ONCE):  # alone, then beside another run
+        with contextlib.ExitStack() as turns:
+            for _ in range(AT_ONCE):  # alone, then beside another
+                turns.enter_context(self.turn())
                 for count in counts:
                     features = self.encode(np.zeros((count, side, side, 3), np.uint8))
                     ids, places = np.zeros((count, 4), np.int64), np.arange(count)
                     for B in {1, count}:
                         self.ground(features[:B], [(side, side)] * B, ids, np.full(count, 4), places % B)
-                others.enter_context(self._session(IMAGE))
         self._forget()
 
     def encode(self, pixels: np.ndarray) -> list[tuple[OrtValue, ...]]:
         """pixels: uint8 (B, S, S, 3). Returns each image's features, float32 (1, ...) per stride, on the device."""
         started = time.perf_counter()
-        with self._session(IMAGE) as image:
-            levels = image.run(self._levels, {"images": pixels})
+        levels = self._session(IMAGE).run(self._levels, {"images": pixels})
         with self._counting:
             self.image_seconds += time.perf_counter() - started
         if len(pixels) == 1:
@@ -79,16 +78,18 @@ class Network:
         return [tuple(self._keep(level[n : n + 1].copy()) for level in levels) for n in range(len(pixels))]
 
     @contextlib.contextmanager
-    def _session(self, part: str) -> Iterator[InferenceSession]:
-        """A part of the network for one run."""
+    def turn(self) -> Iterator[None]:
+        """Whoever answers takes one, for both parts."""
         with self._counting:
-            sessions = self._beside if self._running else self._alone
-            self._running += 1
+            self._turns += 1
         try:
-            yield sessions[part]
+            yield
         finally:
             with self._counting:
-                self._running -= 1
+                self._turns -= 1
+
+    def _session(self, part: str) -> InferenceSession:
+        return (self._beside if self._turns > 1 else self._alone)[part]
 
     def _keep(self, array: np.ndarray) -> OrtValue:
         """The array on the device; on the CPU it is the array itself."""
@@ -108,8 +109,8 @@ class Network:
         inputs = dict(zip(self._levels, levels, strict=True))
         asked = (ids, lengths, image_index, np.array(sizes, dtype=np.int64))
         inputs |= {name: OrtValue.ortvalue_from_numpy(array) for name, array in zip(ASKED, asked, strict=True)}
-        with self._session(EXPRESSION) as expression:
-            outputs = [value.numpy() for value in expression.run_with_ort_values(self.outputs, inputs)]
+        values = self._session(EXPRESSION).run_with_ort_values(self.outputs, inputs)
+        outputs = [value.numpy() for value in values]
         with self._counting:
             self.expression_seconds += time.perf_counter() - started
             self.runs += 1

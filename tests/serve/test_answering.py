@@ -101,16 +101,15 @@ def test_one_look_for_two(answerer: Answerer, jpeg: bytes, monkeypatch: pytest.M
         answerer.hits = 0
 
 
-def test_runs_beside_one_another(
-    answerer: Answerer, checkpoint: Checkpoint, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A run that is not alone gets fewer cores and answers the same."""
+def test_turns(answerer: Answerer, checkpoint: Checkpoint, jpeg: bytes) -> None:
+    """Who is not alone gets fewer cores and answers the same."""
     network, question = answerer.network, (jpeg, [b"star", b"the red circle"])
-    monkeypatch.setattr(network, "_running", 1)
-    with network._session(EXPRESSION) as beside:
-        assert beside is network._beside[EXPRESSION]
-    assert_like_pytorch(answerer.answer([answerer.prepare(*question)])[0], checkpoint, *question)
-    assert network._running == 1
+    with network.turn():
+        assert network._session(EXPRESSION) is network._alone[EXPRESSION]
+        with network.turn():
+            assert network._session(EXPRESSION) is network._beside[EXPRESSION]
+        assert_like_pytorch(answerer.answer([answerer.prepare(*question)])[0], checkpoint, *question)
+    assert network._session(EXPRESSION) is network._alone[EXPRESSION]
 
 
 def test_features_are_bounded() -> None:
