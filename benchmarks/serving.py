@@ -13,6 +13,7 @@ import argparse
 import json
 import random
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -153,19 +154,24 @@ def in_blocks(ways: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]
 
 
 def split(server: Server, way: Callable[[], Any], preparation: float) -> dict[str, float]:
-    """Mean milliseconds of the parts of an answer: in the network, as the server counts it, and what is left."""
+    """Milliseconds of the parts of an answer: in the network, as the server counts it, and what is left; means of some
+    calls, the median of many such means."""
 
     def network() -> float:
         time.sleep(TOLD)
         counts = read_counts(server)
         return sum(value for name, value in counts.items() if name.startswith(("gin_image_d", "gin_expression_d")))
 
+    wholes, networks = [], []
     before = network()
-    times = [timed(way, time.perf_counter())[0] for _ in range(BLOCKS * CALLS)]
-    spent = (network() - before) / 1000 / len(times)
-    whole = sum(times) / len(times)
-    rest = whole - spent - preparation
-    return {"whole": whole, "network": spent, "preparation": preparation, "rest": rest}
+    for _ in range(BLOCKS):
+        wholes.append(sum(timed(way, time.perf_counter())[0] for _ in range(CALLS)) / CALLS)
+        after = network()
+        networks.append((after - before) / 1000 / CALLS)
+        before = after
+    rests = [whole - spent - preparation for whole, spent in zip(wholes, networks, strict=True)]
+    parts = {"whole": wholes, "network": networks, "preparation": [preparation], "rest": rests}
+    return {name: statistics.median(values) for name, values in parts.items()}
 
 
 def closed_loop(way: Callable[[], Any], callers: int, seconds: float) -> dict[str, float]:
@@ -238,7 +244,7 @@ def show(figures: dict[str, Any]) -> None:
         table.add_row(name, *(f"{row[key]:.2f}" for key in ("median", "p90", "p99")))
     console.print(table)
     parts = ", ".join(f"{name} {value:.2f} ms" for name, value in figures["split"].items())
-    console.print(f"new picture, 1 expression, mean: {parts}")
+    console.print(f"new picture, 1 expression: {parts}")
     table = Table("loop", "callers or rate", "per second", "median ms", "p90", "p99", "refused")
     loops = [(name, row) for name, rows in figures["closed_loop"].items() for row in rows]
     loops += [("open: new picture, 1 expression", row) for row in figures["open_loop"]]
