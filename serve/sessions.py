@@ -16,6 +16,7 @@ SPINNING = {
     "session.intra_op.spin_duration_us": "50",
     "session.force_spinning_stop": "1",
 }
+CPUS = Path("/sys/devices/system/cpu")
 THREADS = {"intra_op_thread_count": "intra_op_num_threads", "inter_op_thread_count": "inter_op_num_threads"}
 LEVELS = {  # of NVIDIA's `optimization { graph { level } }`
     -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -69,15 +70,17 @@ def open_session(
 def make_options(path: Path, config: dict[str, Any]) -> onnxruntime.SessionOptions:
     """Thread counts and optimization level. Raises CannotOpen."""
     options = onnxruntime.SessionOptions()
+    # As many as ONNX Runtime would take by itself, but those it would pin to cores, and whoever runs on the core of one
+    # would wait for it while another core is idle.
+    options.intra_op_num_threads = cores()
     for name, value in SPINNING.items():
         options.add_session_config_entry(name, value)
     for name, attribute in THREADS.items():
-        value = parameter(config, name)
-        if value:
-            try:
-                setattr(options, attribute, int(value))
-            except ValueError:
-                raise CannotOpen(f"the configuration of {path} has {name} {value!r}, which is no number") from None
+        value = parameter(config, name, "0")
+        if not value.isdecimal():
+            raise CannotOpen(f"the configuration of {path} has {name} {value!r}, which is no number")
+        if int(value):
+            setattr(options, attribute, int(value))
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
     if level not in LEVELS:
         raise CannotOpen(f"the configuration of {path} has optimization level {level}; known: -1, 0, 1, 2")
@@ -111,10 +114,13 @@ def choose_providers(path: Path, config: dict[str, Any], device: int | None) -> 
     return [*providers, ("CPUExecutionProvider", {})]
 
 
-def threads_of(path: Path, config: dict[str, Any]) -> int:
-    """On how many cores an operator runs: those that the configuration gives it, or all that this process may use.
-    Raises CannotOpen."""
-    return make_options(path, config).intra_op_num_threads or len(os.sched_getaffinity(0))
+def cores() -> int:
+    """Cores that this process may use; hyper-threads of one core count once."""
+    usable = os.sched_getaffinity(0)
+    try:
+        return len({(CPUS / f"cpu{number}/topology/thread_siblings_list").read_text() for number in usable})
+    except OSError:  # a sandbox without it
+        return len(usable)
 
 
 def parameter(config: dict[str, Any], name: str, default: str = "") -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from onnxruntime import InferenceSession, OrtValue
 
-from serve.sessions import CannotOpen, open_session, threads_of
+from serve.sessions import CannotOpen, make_options, open_session
 
 IMAGE, EXPRESSION = "image.onnx", "expression.onnx"
 AT_ONCE = 2  # runs that have cores of their own; on a GPU what one does on the host, the other fills
@@ -36,9 +36,9 @@ class Network:
             return {name: open_session(folder / name, config, device, threads) for name in (IMAGE, EXPRESSION)}
 
         self._alone = self._beside = open_both()
-        cores = threads_of(folder / IMAGE, config)
-        if device is None and cores > 1:
-            self._beside = open_both(cores // AT_ONCE)
+        threads = make_options(folder / IMAGE, config).intra_op_num_threads
+        if device is None and threads > 1:
+            self._beside = open_both(threads // AT_ONCE)
         self._place = ("cpu", 0) if device is None else ("cuda", device)
         self._levels = [tensor.name for tensor in self._alone[IMAGE].get_outputs()]
         expression = self._alone[EXPRESSION]

@@ -1,6 +1,7 @@
 """Questions answered together, and features kept, without a server around them."""
 
 import json
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,11 +13,12 @@ from PIL import Image, ImageOps
 
 from model.checkpoint import Checkpoint
 from model.preparation import InvalidInput, Preparation
+from serve import sessions
 from serve.answering.answerer import Answer, Answerer
 from serve.answering.batches import Batches
 from serve.answering.features import Features, Seen
 from serve.answering.network import EXPRESSION, Network
-from serve.sessions import CannotOpen, choose_providers, make_options
+from serve.sessions import CannotOpen, choose_providers, cores, make_options
 from tests.serve.test_answers import encoded, in_pytorch
 
 
@@ -177,12 +179,26 @@ def test_session_options() -> None:
     """Threads and optimization level by NVIDIA's names; what cannot be is named."""
     config = configured('{"parameters": {"intra_op_thread_count": {"string_value": "3"}}}')
     assert make_options(Path("f"), config).intra_op_num_threads == 3
+    for nothing in ({}, configured('{"parameters": {"intra_op_thread_count": {"string_value": "0"}}}')):
+        assert make_options(Path("f"), nothing).intra_op_num_threads == cores()
     for text, named in (
         ('{"parameters": {"inter_op_thread_count": {"string_value": "two"}}}', "'two'"),
         ('{"optimization": {"graph": {"level": 7}}}', "level 7"),
     ):
         with pytest.raises(CannotOpen, match=named):
             make_options(Path("f"), configured(text))
+
+
+def test_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that the process may use; hyper-threads of one core count once, but only where that can be read."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    monkeypatch.setattr(sessions, "CPUS", tmp_path)
+    assert cores() == 3
+    for number, siblings in enumerate(("0,2", "1", "0,2")):
+        topology = tmp_path / f"cpu{number}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{siblings}\n")
+    assert cores() == 2
 
 
 def test_providers() -> None:
