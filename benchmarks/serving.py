@@ -46,6 +46,7 @@ from serve.repository import DEFAULT
 BARE, PREPARED = "bare network", "bare preparation and network"
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
 BLOCKS, CALLS = 6, 20  # with one caller: calls of each way in turn, so many times
+SPLITS = 5  # times that the parts of an answer are told apart
 TOLD = 1.5  # seconds until the server has told its counts
 TARGETS = {"overhead_ms": 2.0, "eight_over_one": 3.5, "known_over_new": 0.45, "saturation_over_bare": 0.9}
 
@@ -164,10 +165,11 @@ def split(server: Server, way: Callable[[], Any], preparation: float) -> dict[st
 
     wholes, networks = [], []
     before = network()
-    for _ in range(BLOCKS):
-        wholes.append(sum(timed(way, time.perf_counter())[0] for _ in range(CALLS)) / CALLS)
+    calls = BLOCKS * CALLS
+    for _ in range(SPLITS):
+        wholes.append(sum(timed(way, time.perf_counter())[0] for _ in range(calls)) / calls)
         after = network()
-        networks.append((after - before) / 1000 / CALLS)
+        networks.append((after - before) / 1000 / calls)
         before = after
     rests = [whole - spent - preparation for whole, spent in zip(wholes, networks, strict=True)]
     parts = {"whole": wholes, "network": networks, "preparation": [preparation], "rest": rests}
