@@ -8,6 +8,14 @@ import onnxruntime
 
 onnxruntime.disable_telemetry_events()  # a server tells nobody what it does
 
+# All sessions on the CPU share one arena: each alone would keep what the largest batch has ever needed.
+onnxruntime.create_and_register_allocator(
+    onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    ),
+    onnxruntime.OrtArenaCfg({}),
+)
+SHARED_ARENA = {"session.use_env_allocators": "1"}
 SPINNING = {
     # Waiting threads spin as long as the next operator of a run may take to come, for waking one up costs more. Beyond
     # that, or after a run, spinning would take the cores from decoding and from other runs: with one caller this is a
@@ -73,7 +81,7 @@ def make_options(path: Path, config: dict[str, Any]) -> onnxruntime.SessionOptio
     # As many as ONNX Runtime would take by itself, but those it would pin to cores, and whoever runs on the core of one
     # would wait for it while another core is idle.
     options.intra_op_num_threads = cores()
-    for name, value in SPINNING.items():
+    for name, value in (SPINNING | SHARED_ARENA).items():
         options.add_session_config_entry(name, value)
     for name, attribute in THREADS.items():
         value = parameter(config, name, "0")
