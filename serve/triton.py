@@ -74,11 +74,5 @@ def environment() -> dict[str, str]:
     libraries = [sysconfig.get_config_var("LIBDIR"), str(package().parent.parent / "nvidia_pytriton.libs")]
     libraries += filter(None, [os.environ.get("LD_LIBRARY_PATH")])
     packages = [str(ROOT), *site.getsitepackages(), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return (
-        MALLOC
-        | os.environ
-        | {
-            "LD_LIBRARY_PATH": os.pathsep.join(libraries),
-            "PYTHONPATH": os.pathsep.join(packages),
-        }
-    )
+    places = {"LD_LIBRARY_PATH": os.pathsep.join(libraries), "PYTHONPATH": os.pathsep.join(packages)}
+    return MALLOC | os.environ | places

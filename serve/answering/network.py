@@ -40,7 +40,7 @@ class Network:
         if device is None and threads > 1:
             self._beside = open_both(threads // AT_ONCE)
         self._place = ("cpu", 0) if device is None else ("cuda", device)
-        # per stride: of one image's features
+        # name and shape of one image's features, per stride
         self._levels = {tensor.name: tuple(tensor.shape[1:]) for tensor in self._alone[IMAGE].get_outputs()}
         expression = self._alone[EXPRESSION]
         if [tensor.name for tensor in expression.get_inputs()] != [*self._levels, *ASKED]:

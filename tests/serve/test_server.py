@@ -13,7 +13,9 @@ from tritonclient.utils import InferenceServerException
 
 from export.graphs import INPUTS
 from serve import Server, ServerError
+from serve.processes import living_children
 from serve.server import PortInUse
+from serve.triton import MALLOC, environment
 
 
 def refuse_in_the_network(url: str) -> None:
@@ -97,3 +99,12 @@ def test_stopping_twice(repository: Path) -> None:
     idle = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
     idle.stop()
     idle.stop()
+
+
+def test_freed_memory_is_given_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server and the processes of its models run with the allocator's setting, unless the user has chosen another."""
+    [(name, value)] = MALLOC.items()
+    for process in (server.pid, *living_children(server.pid)):
+        assert f"{name}={value}" in Path(f"/proc/{process}/environ").read_text().split("\0")
+    monkeypatch.setenv(name, "1048576")
+    assert environment()[name] == "1048576"
