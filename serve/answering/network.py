@@ -40,8 +40,7 @@ class Network:
         if device is None and threads > 1:
             self._beside = open_both(threads // AT_ONCE)
         self._place = ("cpu", 0) if device is None else ("cuda", device)
-        # name and shape of one image's features, per stride
-        self._levels = {tensor.name: tuple(tensor.shape[1:]) for tensor in self._alone[IMAGE].get_outputs()}
+        self._levels = [tensor.name for tensor in self._alone[IMAGE].get_outputs()]
         expression = self._alone[EXPRESSION]
         if [tensor.name for tensor in expression.get_inputs()] != [*self._levels, *ASKED]:
             raise CannotOpen(f"{folder / EXPRESSION} does not go on from {IMAGE}; export both again")
@@ -70,22 +69,11 @@ class Network:
     def encode(self, pixels: np.ndarray) -> list[tuple[OrtValue, ...]]:
         """pixels: uint8 (B, S, S, 3). Returns each image's features, float32 (1, ...) per stride, on the device."""
         started = time.perf_counter()
-        session = self._session(IMAGE)
-        binding = session.io_binding()
-        binding.bind_cpu_input("images", pixels)
-        levels = []
-        # memory of their own: what is kept for long would leave holes in the sessions' arena
-        for name, shape in self._levels.items():
-            levels.append(OrtValue.ortvalue_from_shape_and_type((len(pixels), *shape), np.float32, *self._place))
-            binding.bind_ortvalue_output(name, levels[-1])
-        session.run_with_iobinding(binding)
+        levels = self._session(IMAGE).run(self._levels, {"images": pixels})
         with self._counting:
             self.image_seconds += time.perf_counter() - started
-        if len(pixels) == 1:
-            return [tuple(levels)]
-        # copies, or one image's features would keep the whole batch in memory
-        batch = [level.numpy() for level in levels]
-        return [tuple(self._keep(level[n : n + 1].copy()) for level in batch) for n in range(len(pixels))]
+        # copies: what is kept for long would leave holes in the sessions' arena, and keep its whole batch there
+        return [tuple(self._keep(level[n : n + 1].copy()) for level in levels) for n in range(len(pixels))]
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:

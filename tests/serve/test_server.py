@@ -102,7 +102,7 @@ def test_stopping_twice(repository: Path) -> None:
 
 
 def test_freed_memory_is_given_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server and the processes of its models run with the allocator's setting, unless the user has chosen another."""
+    """The server and its models' processes run with the allocator's setting, unless the user has chosen another."""
     [(name, value)] = MALLOC.items()
     for process in (server.pid, *living_children(server.pid)):
         assert f"{name}={value}" in Path(f"/proc/{process}/environ").read_text().split("\0")
