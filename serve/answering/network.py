@@ -39,7 +39,7 @@ class Network:
         threads = make_options(folder / IMAGE, config).intra_op_num_threads
         if device is None and threads > 1:
             self._beside = open_both(threads // AT_ONCE)
-        self._place = ("cpu", 0) if device is None else ("cuda", device)
+        self._device = device
         self._levels = [tensor.name for tensor in self._alone[IMAGE].get_outputs()]
         expression = self._alone[EXPRESSION]
         if [tensor.name for tensor in expression.get_inputs()] != [*self._levels, *ASKED]:
@@ -60,20 +60,38 @@ class Network:
             for _ in range(AT_ONCE):  # alone, then beside another
                 turns.enter_context(self.turn())
                 for count in counts:
-                    features = self.encode(np.zeros((count, side, side, 3), np.uint8))
+                    together = {1, count} if self._device is None else {1}
+                    features = self.encode(np.zeros((max(together), side, side, 3), np.uint8))
                     ids, places = np.zeros((count, 4), np.int64), np.arange(count)
-                    for B in {1, count}:
+                    for B in together:
                         self.ground(features[:B], [(side, side)] * B, ids, np.full(count, 4), places % B)
         self._forget()
 
     def encode(self, pixels: np.ndarray) -> list[tuple[OrtValue, ...]]:
         """pixels: uint8 (B, S, S, 3). Returns each image's features, float32 (1, ...) per stride, on the device."""
         started = time.perf_counter()
-        levels = self._session(IMAGE).run(self._levels, {"images": pixels})
+        if self._device is None:
+            levels = self._session(IMAGE).run(self._levels, {"images": pixels})
+            # copies: what is kept for long would leave holes in the sessions' arena, and keep its whole batch there
+            features = [
+                tuple(OrtValue.ortvalue_from_numpy(level[n : n + 1].copy()) for level in levels)
+                for n in range(len(pixels))
+            ]
+        else:  # one by one, for ONNX Runtime cannot take a batch apart there
+            features = [self._encode_on_gpu(image) for image in pixels[:, None]]
         with self._counting:
             self.image_seconds += time.perf_counter() - started
-        # copies: what is kept for long would leave holes in the sessions' arena, and keep its whole batch there
-        return [tuple(self._keep(level[n : n + 1].copy()) for level in levels) for n in range(len(pixels))]
+        return features
+
+    def _encode_on_gpu(self, image: np.ndarray) -> tuple[OrtValue, ...]:
+        """image: uint8 (1, S, S, 3)."""
+        session = self._session(IMAGE)
+        binding = session.io_binding()
+        binding.bind_cpu_input("images", image)
+        for name in self._levels:
+            binding.bind_output(name, "cuda", self._device)
+        session.run_with_iobinding(binding)
+        return tuple(binding.get_outputs())
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -89,10 +107,6 @@ class Network:
     def _session(self, part: str) -> InferenceSession:
         return (self._beside if self._turns > 1 else self._alone)[part]
 
-    def _keep(self, array: np.ndarray) -> OrtValue:
-        """The array on the device; on the CPU it is the array itself."""
-        return OrtValue.ortvalue_from_numpy(array, *self._place)
-
     def ground(
         self,
         features: Sequence[tuple[OrtValue, ...]],
@@ -103,19 +117,33 @@ class Network:
     ) -> dict[str, np.ndarray]:
         """features, sizes: of B images. ids: (N, T). lengths, image_index: (N,). Returns the outputs by name."""
         started = time.perf_counter()
-        levels = [level[0] if len(level) == 1 else self._joined(level) for level in zip(*features, strict=True)]
-        inputs = dict(zip(self._levels, levels, strict=True))
-        asked = (ids, lengths, image_index, np.array(sizes, dtype=np.int64))
-        inputs |= {name: OrtValue.ortvalue_from_numpy(array) for name, array in zip(ASKED, asked, strict=True)}
-        values = self._session(EXPRESSION).run_with_ort_values(self.outputs, inputs)
-        outputs = [value.numpy() for value in values]
+        if self._device is None or len(features) == 1:
+            levels = [level[0] if len(level) == 1 else _joined(level) for level in zip(*features, strict=True)]
+            outputs = self._run(levels, sizes, ids, lengths, image_index)
+        else:  # image by image, for features that are joined go through the host
+            outputs = {}
+            for n in range(len(features)):
+                rows = np.flatnonzero(image_index == n)
+                about = self._run(features[n], sizes[n : n + 1], ids[rows], lengths[rows], np.zeros_like(rows))
+                for name, array in about.items():
+                    outputs.setdefault(name, np.empty((len(ids), *array.shape[1:]), array.dtype))[rows] = array
         with self._counting:
             self.expression_seconds += time.perf_counter() - started
             self.runs += 1
             self.expressions += len(ids)
-        return dict(zip(self.outputs, outputs, strict=True))
+        return outputs
 
-    @staticmethod
-    def _joined(level: Sequence[OrtValue]) -> OrtValue:
-        """One stride's features of several images, by way of the host."""
-        return OrtValue.ortvalue_from_numpy(np.concatenate([value.numpy() for value in level]))
+    def _run(
+        self, levels: Sequence[OrtValue], sizes: Sequence[tuple[int, int]], *asked: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """One run of the expression part. levels: of all images together. asked: as for `ground`."""
+        inputs = dict(zip(self._levels, levels, strict=True))
+        arrays = (*asked, np.array(sizes, dtype=np.int64))
+        inputs |= {name: OrtValue.ortvalue_from_numpy(array) for name, array in zip(ASKED, arrays, strict=True)}
+        values = self._session(EXPRESSION).run_with_ort_values(self.outputs, inputs)
+        return {name: value.numpy() for name, value in zip(self.outputs, values, strict=True)}
+
+
+def _joined(level: Sequence[OrtValue]) -> OrtValue:
+    """One stride's features of several images."""
+    return OrtValue.ortvalue_from_numpy(np.concatenate([value.numpy() for value in level]))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from onnxruntime import OrtValue
+import torch
+from onnxruntime import OrtValue, get_available_providers
 from PIL import Image, ImageOps
 
 from model.checkpoint import Checkpoint
@@ -55,6 +56,23 @@ def test_joined_questions(answerer: Answerer, checkpoint: Checkpoint, picture: I
     for answer, question in zip(answers, asked, strict=True):
         assert_like_pytorch(answer, checkpoint, *question)
     assert (answerer.hits, answerer.misses) == (2, 3)
+
+
+@pytest.mark.skipif("CUDAExecutionProvider" not in get_available_providers(), reason="needs ONNX Runtime for GPUs")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu(repository: Path, checkpoint: Checkpoint, picture: Image.Image) -> None:
+    """Features stay there, and several images' questions are answered together."""
+    network = Network(repository / "gin" / "1", {}, 0)
+    network.warm_up(checkpoint.config.image_size, (1, 2))
+    answerer = Answerer(checkpoint.preparation, network, Features(2**20))
+    first, second = encoded(picture), encoded(ImageOps.mirror(picture))
+    for _ in range(2):  # new, then known
+        asked = [(first, [b"circle", b"red star"]), (second, [b"star"]), (first, [b"the blue square above"])]
+        answers = answerer.answer([answerer.prepare(*question) for question in asked])
+        for answer, question in zip(answers, asked, strict=True):
+            assert_like_pytorch(answer, checkpoint, *question)
+    assert {level.device_name() for seen in answerer.features._kept.values() for level in seen.levels} == {"cuda"}
+    assert (answerer.hits, answerer.misses) == (4, 2)
 
 
 def test_known_image_is_not_decoded(answerer: Answerer, jpeg: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
