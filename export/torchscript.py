@@ -25,14 +25,26 @@ FACTS = "facts.json"  # the file inside the archive that says what it is
 
 
 def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mapping[str, str]) -> None:
-    """Trace and freeze; the axes of `FREE_AXES` stay free."""
+    """Trace and freeze; the axes of `FREE_AXES` stay free, and the file runs on any device."""
     inputs = tuple(example[name] for name in graph.inputs)
+    graph(example)  # computes its constants, which the trace takes as they are
     with warnings.catch_warnings(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer warns of constants that are meant to be constant (anchors)
         traced = torch.jit.freeze(torch.jit.trace(graph.module, inputs, check_trace=False))
+        _follow_inputs(traced.graph)
         file = io.BytesIO()  # or a full disk would be a crash of PyTorch's and no OSError
         torch.jit.save(traced, file, _extra_files={FACTS: json.dumps(dict(facts))})
     path.write_bytes(file.getbuffer())
+
+
+def _follow_inputs(graph: torch.Graph) -> None:
+    """Make the tensors that the network makes on its way on the device of its inputs, not on that of the trace."""
+    made_on = graph.create("prim::device", [list(graph.inputs())[1]], 1)  # the first is the module itself
+    made_on.output().setType(torch._C.DeviceObjType.get())
+    graph.prependNode(made_on)
+    for constant in graph.findAllNodes("prim::Constant"):  # type: ignore[attr-defined]
+        if constant.output().type().kind() == "DeviceObjType":
+            constant.output().replaceAllUsesWith(made_on.output())
 
 
 def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:

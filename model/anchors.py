@@ -35,11 +35,19 @@ def make_anchors(sizes: Sequence[tuple[int, int]], scales: Sequence[float], rati
 def on_device(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *arguments: Hashable) -> Tensor:
     """`make(*arguments)` on a device, computed and copied once: a copy to a GPU waits for the host. Do not change it.
 
-    While a network is traced for export the constants are computed anew, for the trace must not keep what it saw.
+    In a TorchScript trace it is a constant, if the network has run before: what is computed meanwhile becomes part of
+    the trace. `torch.export` and `torch.compile` compute it anew, and fold what they can.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling():
         return make(*arguments).to(device, dtype)
-    return _kept(make, device, dtype, *arguments)
+    return _kept(make, device, dtype, *(_untraced(argument) for argument in arguments))
+
+
+def _untraced(argument: Hashable) -> Hashable:
+    """While a network is traced the sizes of its maps are tensors."""
+    if isinstance(argument, tuple):
+        return tuple(_untraced(part) for part in argument)
+    return int(argument) if isinstance(argument, Tensor) else argument
 
 
 @lru_cache(maxsize=256)
