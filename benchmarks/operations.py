@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.rewrite import REWRITINGS, rewrite
+from export.rewrite import rewrite, rewritings_for
 from export.rewrite.winner import ScoreFirst
 from model.config import ModelConfig
 from model.gin import GIN
@@ -34,8 +34,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     network = GIN(ModelConfig(image_size=arguments.size), vocabulary_size=100).eval()
     counts: dict[str, dict[str, int]] = {"as trained": count(network)}
-    for number, name in enumerate(REWRITINGS, start=1):
-        counts[f"+ {name}"] = count(rewrite(network, list(REWRITINGS)[:number]))
+    rewritings = rewritings_for("fp32")
+    for number, name in enumerate(rewritings, start=1):
+        counts[f"+ {name}"] = count(rewrite(network, rewritings[:number]))
     table = Table("10^9 multiply-accumulates", "image part", "expression part", "together")
     for name, parts in counts.items():
         image, expression = parts["image"] / 1e9, parts["expression"] / 1e9

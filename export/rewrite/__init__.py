@@ -6,6 +6,7 @@ works; those of the head come in one order.
 
 from collections.abc import Callable, Iterable
 
+from export.rewrite.canvas import canvas
 from export.rewrite.head import split_head
 from export.rewrite.keys import absorb_keys
 from export.rewrite.norms import fold_norms
@@ -20,14 +21,15 @@ REWRITINGS: dict[str, Callable[[GIN], GIN]] = {
     "keys": absorb_keys,
     "split-head": split_head,
     "winograd": winograd,
+    "canvas": canvas,
     "winner": score_first,
 }
-SINGLE_PRECISION = ("winograd",)  # the others suit any
+SUITED = {"winograd": ("fp32",), "canvas": ("fp16", "bf16")}  # the others suit any precision
 
 
 def rewritings_for(precision: str) -> tuple[str, ...]:
     """Names of the rewritings that suit a precision of the export."""
-    return tuple(name for name in REWRITINGS if precision == "fp32" or name not in SINGLE_PRECISION)
+    return tuple(name for name in REWRITINGS if precision in SUITED.get(name, (precision,)))
 
 
 def rewrite(network: GIN, names: Iterable[str] = tuple(REWRITINGS)) -> GIN:

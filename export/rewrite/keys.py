@@ -32,7 +32,7 @@ class AbsorbedKeys(nn.Module):
         """As `GlobalAttentiveReasoning.forward`."""
         N, C, h, w = features.shape
         G = self.heads
-        positions = features.view(N, C, h * w)
+        positions = features.flatten(2)
         # per head what is asked of each position to collect, then to diffuse; and an offset for each
         asked, offsets = self.ask(expressions).split((2 * G * C, 2 * G), dim=1)
         answers = asked.view(N, 2 * G, C) @ positions + offsets[:, :, None]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.rewrite.canvas import CanvasHead
 from export.rewrite.winograd import WinogradHead
 from model.anchors import on_device
 from model.gin import GIN
@@ -45,7 +46,7 @@ class ScoreFirst(nn.Module):
         """Score logits (N, A) as `Head.forward` gives them, and the cells that `deltas_at` wants. They are in the
         precision of the score's weights, whatever that of the head is."""
         sizes = tuple((level.shape[2], level.shape[3]) for level in pyramid)
-        if isinstance(self.head, WinogradHead):
+        if isinstance(self.head, WinogradHead | CanvasHead):
             read = self.head.cells(pyramid, expressions).transpose(0, 1)
         else:
             levels = self.head.read(pyramid, expressions)
@@ -53,8 +54,7 @@ class ScoreFirst(nn.Module):
         # the last cell is beyond every edge
         cells = F.pad(read.to(self.score.weight.dtype), (0, 0, 0, 1))  # (N, cells + 1, width)
         parts = self.score(cells).unflatten(2, (9, self.anchors_per_cell)).flatten(1, 2)  # (N, 9 * (cells + 1), K)
-        places = on_device(neighbours, cells.device, torch.int64, sizes)  # (cells, 9)
-        taps = (places * 9 + torch.arange(9, device=cells.device)).flatten()
+        taps = on_device(neighbours_taps, cells.device, torch.int64, sizes)  # (cells * 9,)
         logits = parts.index_select(1, taps).unflatten(1, (-1, 9)).sum(dim=2) + self.score_bias  # (N, cells, K)
         return logits.flatten(1), cells
 
@@ -63,7 +63,7 @@ class ScoreFirst(nn.Module):
         N, K = index.shape
         places = on_device(neighbours, index.device, torch.int64, tuple(sizes))  # (cells, 9)
         # looked up, for a graph divides integers in eight steps
-        cells_of = torch.arange(len(places) * self.anchors_per_cell, device=index.device) // self.anchors_per_cell
+        cells_of = on_device(cells_of_anchors, index.device, torch.int64, len(places), self.anchors_per_cell)
         first = torch.arange(N, device=index.device)[:, None] * cells.shape[1]
         rows = places.index_select(0, cells_of.index_select(0, index.flatten())).view(N, K * 9) + first
         patches = F.embedding(rows, cells.flatten(0, 1)).view(N, K, -1)  # (N, K, 9 * width)
@@ -84,6 +84,16 @@ def neighbours(sizes: Sequence[tuple[int, int]]) -> Tensor:
         tables.append(torch.stack(taps, dim=1))
         before += height * width
     return torch.cat(tables)
+
+
+def neighbours_taps(sizes: Sequence[tuple[int, int]]) -> Tensor:
+    """Where each of `neighbours` has its part in a cell, if each has nine: int64 (cells * 9,)."""
+    return (neighbours(sizes) * 9 + torch.arange(9)).flatten()
+
+
+def cells_of_anchors(cells: int, anchors_per_cell: int) -> Tensor:
+    """The cell of each anchor: int64 (cells * anchors_per_cell,)."""
+    return torch.arange(cells).repeat_interleave(anchors_per_cell)
 
 
 def score_first(network: GIN) -> GIN:

@@ -8,14 +8,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from export.rewrite import REWRITINGS, rewrite
+from export.rewrite import REWRITINGS, rewrite, rewritings_for
 from export.rewrite.winner import ScoreFirst
 from model.config import ModelConfig
 from model.gin import GIN
 from tests.conftest import SMALL
 
 SIZES = [(64, 64), (96, 160), (32, 64), (160, 32)]
-CHOICES = [*((name,) for name in REWRITINGS if name != "winograd"), ("split-head", "winograd"), tuple(REWRITINGS)]
+OF_SPLIT_HEADS = ("winograd", "canvas")
+CHOICES = [
+    *((name,) for name in REWRITINGS if name not in OF_SPLIT_HEADS),
+    *(("split-head", name) for name in OF_SPLIT_HEADS),
+    *(rewritings_for(precision) for precision in ("fp32", "fp16", "int8")),
+]
 
 
 def make_network(**changes: Any) -> GIN:
