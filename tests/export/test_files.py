@@ -46,6 +46,23 @@ def test_answers_as_pytorch(exported: Path, kind: Format, checkpoint: Checkpoint
     assert np.ptp(expected["boxes"], axis=0).max() > 1 or len(lengths) == 1  # they differ, so this says something
 
 
+@pytest.mark.parametrize("exported", ["torchscript"], indirect=True)
+def test_torchscript_follows_its_inputs(exported: Path, checkpoint: Checkpoint) -> None:
+    """No device is written into a file, or it would mix the inputs' with that one; on a GPU it answers alike."""
+    path = exported / "gin.pt"
+    network = torch.jit.load(str(path))
+    graph = network.inlined_graph  # its nodes live no longer than it
+    kinds = {node.output().type().kind() for node in graph.findAllNodes("prim::Constant")}
+    assert "IntType" in kinds
+    assert "DeviceObjType" not in kinds
+    if torch.cuda.is_available():
+        question = make_question(checkpoint, 2, [3, 1, 9], seed=7)
+        with torch.inference_mode():
+            there = torch.jit.load(str(path), map_location="cuda")(*(question[name].cuda() for name in INPUTS))
+            here = network(*(question[name] for name in INPUTS))
+        torch.testing.assert_close(there[1].cpu(), here[1], atol=0.01, rtol=0)
+
+
 def test_manifest(exported: Path, kind: Format, checkpoint_path: Path) -> None:
     """Beside the files lies what they are: the checkpoint's hash and theirs, the comparison, limits and versions."""
     manifest = json.loads((exported / MANIFEST).read_text())
