@@ -82,8 +82,8 @@ def test_constants_are_kept() -> None:
 
 
 def test_traces() -> None:
-    """What is made while a network is exported is not what later calls get; if the network has run before, a TorchScript
-    trace has it as a constant."""
+    """What is made while a network is exported is not what later calls get; if the network has run before, it is a
+    constant of a TorchScript trace."""
 
     def centres(features: torch.Tensor) -> torch.Tensor:
         return features + on_device(cell_centres, features.device, features.dtype, 7, 9)
