@@ -91,7 +91,7 @@ class ExpressionPart(nn.Module):
             boxes = yxhw_to_yxyx(decode_boxes(deltas_at(index), anchors[index]))
             return clip_xyxy(yxyx_to_xyxy(boxes, sizes[:, None].to(boxes.dtype)), sizes[:, None])
 
-        if self.candidates == 1:  # on a GPU a tenth of the time
+        if self.candidates == 1:  # the best one needs no sorting
             logits, index = logits.max(dim=1, keepdim=True)
         else:
             logits, index = logits.topk(min(self.candidates, logits.shape[1]), dim=1)  # best first

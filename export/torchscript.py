@@ -25,7 +25,7 @@ FACTS = "facts.json"  # the file inside the archive that says what it is
 
 
 def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mapping[str, str]) -> None:
-    """Trace and freeze; the axes of `FREE_AXES` stay free, and the file runs on any device."""
+    """Trace and freeze; the axes of `FREE_AXES` stay free, and the file names no device."""
     inputs = tuple(example[name] for name in graph.inputs)
     graph(example)  # computes its constants, which the trace takes as they are
     with warnings.catch_warnings(), torch.inference_mode():

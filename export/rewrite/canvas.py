@@ -1,42 +1,33 @@
 """The head's convolutions over all levels at once: the maps lie beside each other on one, with a gap of zeros between.
 
-Exact, for a gap of one cell is what a 3x3 convolution sees beyond a map's edge; it costs an eighth more products, and
-saves a GPU five small convolutions for each that fills it. For half precision, where `winograd` rounds too coarsely.
+Exact, for a gap of one cell is what a 3x3 convolution sees beyond a map's edge. At 320 pixels it costs a seventh more
+products, and each convolution that fills a GPU spares it five small ones. For half precision, where `winograd` rounds
+too coarsely.
 """
 
 import copy
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from export.rewrite.cells import CellsHead, Sizes
 from export.rewrite.head import SplitConvolution, SplitHead, taps_inside
 from model.anchors import cell_centres, on_device
 from model.gin import GIN
-from model.head import Head
-
-Sizes = tuple[tuple[int, int], ...]  # (height, width) of the maps, one after another
 
 
-class CanvasHead(nn.Module):
+class CanvasHead(CellsHead):
     """Stands in for a `SplitHead`."""
-
-    forward = Head.forward
 
     def __init__(self, head: SplitHead) -> None:
         super().__init__()
         self.first: SplitConvolution = head.first
         self.hidden, self.output = head.hidden, head.output
 
-    def read(self, pyramid: Sequence[Tensor], expressions: Tensor) -> list[Tensor]:
-        """As `Head.read`."""
-        sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
-        levels = self.cells(pyramid, expressions).split([height * width for height, width in sizes])
-        return [level.permute(1, 2, 0).unflatten(2, size) for level, size in zip(levels, sizes, strict=True)]
-
     def cells(self, pyramid: Sequence[Tensor], expressions: Tensor) -> Tensor:
-        """The same, all levels' cells one after another: (cells, N, width)."""
+        """As `CellsHead.cells`."""
         sizes = tuple((level.shape[2], level.shape[3]) for level in pyramid)
         device, dtype = expressions.device, expressions.dtype
         (height, width), _ = lay_out(sizes)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.rewrite.canvas import CanvasHead
-from export.rewrite.winograd import WinogradHead
+from export.rewrite.cells import CellsHead
 from model.anchors import on_device
 from model.gin import GIN
 from model.head import Head
@@ -46,7 +45,7 @@ class ScoreFirst(nn.Module):
         """Score logits (N, A) as `Head.forward` gives them, and the cells that `deltas_at` wants. They are in the
         precision of the score's weights, whatever that of the head is."""
         sizes = tuple((level.shape[2], level.shape[3]) for level in pyramid)
-        if isinstance(self.head, WinogradHead | CanvasHead):
+        if isinstance(self.head, CellsHead):
             read = self.head.cells(pyramid, expressions).transpose(0, 1)
         else:
             levels = self.head.read(pyramid, expressions)

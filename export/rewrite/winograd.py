@@ -14,15 +14,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.rewrite.cells import CellsHead, Sizes
 from export.rewrite.head import SplitConvolution, SplitHead, taps_inside
 from model.anchors import cell_centres, on_device
 from model.gin import GIN
-from model.head import Head
 
 TILE = 4  # outputs of a tile along each axis
 PATCH = TILE + 2  # inputs of a tile along each axis
 POINTS = (0, 1, -1, Fraction(1, 2), -2)  # and infinity: of the small ones these round least (measured)
-Sizes = tuple[tuple[int, int], ...]  # (height, width) of the maps, one after another
 
 
 class WinogradConvolution(nn.Module):
@@ -47,10 +46,8 @@ class WinogradConvolution(nn.Module):
         return (self.out_of @ products.view(PATCH**2, -1)).view(-1, N, self.taps.shape[2])
 
 
-class WinogradHead(nn.Module):
-    """Stands in for a `SplitHead`; all levels go through its convolutions together."""
-
-    forward = Head.forward
+class WinogradHead(CellsHead):
+    """Stands in for a `SplitHead`."""
 
     def __init__(self, head: SplitHead) -> None:
         super().__init__()
@@ -65,14 +62,8 @@ class WinogradHead(nn.Module):
             self.convolutions.append(WinogradConvolution(convolution.weight))
             self.biases.append(nn.Parameter(convolution.bias.detach().clone()))
 
-    def read(self, pyramid: Sequence[Tensor], expressions: Tensor) -> list[Tensor]:
-        """As `Head.read`."""
-        sizes = [(level.shape[2], level.shape[3]) for level in pyramid]
-        levels = self.cells(pyramid, expressions).split([height * width for height, width in sizes])
-        return [level.permute(1, 2, 0).unflatten(2, size) for level, size in zip(levels, sizes, strict=True)]
-
     def cells(self, pyramid: Sequence[Tensor], expressions: Tensor) -> Tensor:
-        """The same, all levels' cells one after another: (cells, N, width)."""
+        """As `CellsHead.cells`."""
         sizes = tuple((level.shape[2], level.shape[3]) for level in pyramid)
         device, dtype = expressions.device, expressions.dtype
         places, patches = (on_device(make, device, torch.int64, sizes) for make in (cell_places, tile_patches))
