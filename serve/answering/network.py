@@ -6,6 +6,7 @@ two runs on one core each are done a fifth to a half sooner than two that both w
 """
 
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -72,11 +73,7 @@ class Network:
         started = time.perf_counter()
         if self._device is None:
             levels = self._session(IMAGE).run(self._levels, {"images": pixels})
-            # copies: what is kept for long would leave holes in the sessions' arena, and keep its whole batch there
-            features = [
-                tuple(OrtValue.ortvalue_from_numpy(level[n : n + 1].copy()) for level in levels)
-                for n in range(len(pixels))
-            ]
+            features = [_kept([level[n : n + 1] for level in levels]) for n in range(len(pixels))]
         else:  # one by one, for ONNX Runtime cannot take a batch apart there
             features = [self._encode_on_gpu(image) for image in pixels[:, None]]
         with self._counting:
@@ -147,3 +144,14 @@ class Network:
 def _joined(level: Sequence[OrtValue]) -> OrtValue:
     """One stride's features of several images."""
     return OrtValue.ortvalue_from_numpy(np.concatenate([value.numpy() for value in level]))
+
+
+def _kept(levels: Sequence[np.ndarray]) -> tuple[OrtValue, ...]:
+    """A copy of one image's features, for what is kept for long would leave holes in the sessions' arena, and keep its
+    whole batch there. All strides in one block, for the smallest alone would leave holes in the heap."""
+    block = np.concatenate([level.ravel() for level in levels])
+    ends = list(itertools.accumulate(level.size for level in levels))
+    return tuple(
+        OrtValue.ortvalue_from_numpy(block[end - level.size : end].reshape(level.shape))
+        for end, level in zip(ends, levels, strict=True)
+    )
