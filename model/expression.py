@@ -24,7 +24,14 @@ class ExpressionEncoder(nn.Module):
         return self.encode_words(self.embedding(ids), lengths)
 
     def encode_words(self, vectors: Tensor, lengths: Tensor) -> Tensor:
-        """vectors: (N, T, word_width), anything after `lengths`. Returns (N, language_width)."""
+        """vectors: (N, T, word_width), anything after `lengths`. Returns (N, language_width).
+
+        Autocast leaves it alone: it is little work, and not every processor has LSTMs in half precision.
+        """
+        with torch.autocast(vectors.device.type, enabled=False):
+            return self._read(vectors, lengths)
+
+    def _read(self, vectors: Tensor, lengths: Tensor) -> Tensor:
         last = (lengths - 1)[:, None, None]  # (N, 1, 1)
         read, _ = self.forward_lstm(vectors)  # (N, T, D/2); padding comes after the last word and cannot reach it
         forward = read.gather(1, last.expand(-1, 1, read.shape[2]))  # (N, 1, D/2)
