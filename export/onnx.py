@@ -36,6 +36,7 @@ def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mappin
     """Export with all axes of `FREE_AXES` free, and check the file's structure."""
     axes = {axis: torch.export.Dim(axis) for axis in "BNT"}
     free = {name: {at: axes[axis] for at, axis in FREE_AXES[name].items()} for name in graph.inputs}
+    graph(example)  # which computes the network's constants: see `on_device`
     with _quiet():
         program = torch.onnx.export(
             with_lstm(graph.module, OnnxLSTM),

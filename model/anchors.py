@@ -38,7 +38,7 @@ def on_device(make: Callable[..., Tensor], device: torch.device, dtype: torch.dt
     In a TorchScript trace it is a constant, if the network has run before: what is computed meanwhile becomes part of
     the trace. `torch.export` and `torch.compile` compute it anew, and fold what they can.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export():
         return make(*arguments).to(device, dtype)
     return _kept(make, device, dtype, *(_untraced(argument) for argument in arguments))
 
