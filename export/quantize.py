@@ -56,6 +56,7 @@ class Quantizer:
                 per_channel=True,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
+                reduce_range=True,  # weights of 7 bits, for sums of products of 8 overflow on processors without VNNI
                 op_types_to_quantize=["Conv"],
                 nodes_to_quantize=[node for name in only for node in self.layers[name]],
                 nodes_to_exclude=[node for name in left_out for node in self.layers.get(name, ())],
