@@ -35,8 +35,8 @@ def make_anchors(sizes: Sequence[tuple[int, int]], scales: Sequence[float], rati
 def on_device(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *arguments: Hashable) -> Tensor:
     """`make(*arguments)` on a device, computed and copied once: a copy to a GPU waits for the host. Do not change it.
 
-    In a TorchScript trace it is a constant, if the network has run before: what is computed meanwhile becomes part of
-    the trace. `torch.export` and `torch.compile` compute it anew, and fold what they can.
+    In a TorchScript trace and in ONNX it is a constant, if the network has run before: what is computed meanwhile
+    becomes part of them. Otherwise `torch.export` and `torch.compile` compute it anew, and fold what they can.
     """
     if torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export():
         return make(*arguments).to(device, dtype)

@@ -47,8 +47,11 @@ class SplitConvolution(nn.Module):
 
 def taps_inside(height: int, width: int) -> Tensor:
     """1 where a tap of a 3x3 convolution lies inside the map, 0 in its padding: float64 (9, height * width)."""
-    ones = F.pad(torch.ones(height, width, dtype=torch.float64), (1, 1, 1, 1))
-    return torch.stack([ones[y : y + height, x : x + width].flatten() for y in range(3) for x in range(3)])
+    rows, columns = (
+        torch.tensor([[0 <= place + tap < side for place in range(side)] for tap in (-1, 0, 1)]).double()  # (3, side)
+        for side in (height, width)
+    )
+    return torch.kron(rows, columns)
 
 
 class SplitHead(nn.Module):

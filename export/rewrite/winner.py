@@ -77,12 +77,12 @@ def neighbours(sizes: Sequence[tuple[int, int]]) -> Tensor:
     cells = sum(height * width for height, width in sizes)
     tables, before = [], 0
     for height, width in sizes:
-        numbers = torch.arange(before, before + height * width, dtype=torch.int64).view(height, width)
-        padded = F.pad(numbers, (1, 1, 1, 1), value=cells)
-        taps = [padded[y : y + height, x : x + width].flatten() for y in range(3) for x in range(3)]
-        tables.append(torch.stack(taps, dim=1))
+        padded = [[cells] * (width + 2) for _ in range(height + 2)]
+        for y in range(height):
+            padded[y + 1][1:-1] = range(before + y * width, before + (y + 1) * width)
+        tables += [[padded[y + tap // 3][x + tap % 3] for tap in range(9)] for y in range(height) for x in range(width)]
         before += height * width
-    return torch.cat(tables)
+    return torch.tensor(tables)
 
 
 def neighbours_taps(sizes: Sequence[tuple[int, int]]) -> Tensor:
