@@ -135,3 +135,18 @@ class ConvolutionReLU(nn.Module):
         if residual is None:
             return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self.shape)
         return torch.cudnn_convolution_add_relu(features, self.weight, residual, 1.0, self.bias, *self.shape)
+
+
+@torch.library.register_fake("aten::cudnn_convolution_relu")
+def _relu_result(features: Tensor, weight: Tensor, bias: Tensor | None, *shape: Any) -> Tensor:
+    """How its result lies in memory, which compilers ask for and PyTorch does not know."""
+    stride, padding, dilation, groups = shape
+    result = torch.ops.aten.convolution(features, weight, bias, stride, padding, dilation, False, [0, 0], groups)
+    return result.contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.register_fake("aten::cudnn_convolution_add_relu")
+def _add_relu_result(
+    features: Tensor, weight: Tensor, _residual: Tensor, _alpha: Any, bias: Tensor | None, *shape: Any
+) -> Tensor:
+    return _relu_result(features, weight, bias, *shape)

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from export.cuda import ConvolutionReLU, channels_last, for_cuda, fuse_relus
@@ -37,6 +38,17 @@ def test_fused_relus(backbone: str, fused: int, monkeypatch: pytest.MonkeyPatch)
     changed = fuse_relus(rewrite(network))
     assert sum(isinstance(module, ConvolutionReLU) for module in changed.modules()) == fused
     assert largest_difference(network, changed, make_inputs((64, 96), 3, torch.float64)) <= 1e-9
+
+
+def test_shapes_of_fused_kernels() -> None:
+    """Compilers, which run nothing, see the shape and the layout that cuDNN gives."""
+    with FakeTensorMode():
+        features, residual = (torch.empty(2, channels, 9, 5, device="cuda", dtype=torch.float16) for channels in (4, 8))
+        fused = ConvolutionReLU(nn.Conv2d(4, 8, 3, padding=1, device="cuda", dtype=torch.float16))
+        for answer in (fused(features), fused(features, residual)):
+            assert answer.shape == (2, 8, 9, 5)
+            assert answer.is_contiguous(memory_format=torch.channels_last)
+            assert (answer.device, answer.dtype) == (features.device, features.dtype)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
