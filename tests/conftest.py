@@ -21,7 +21,7 @@ from model.words import Vocabulary
 
 WORDS = "the red green blue small large circle square star left of right above second from".split()
 SMALL = ModelConfig(
-    backbone="shufflenet_v2_x0_5",
+    backbone="resnet18",
     image_size=64,
     word_width=16,
     language_width=32,

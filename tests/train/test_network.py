@@ -63,12 +63,10 @@ def test_what_stays(checkpoint: Checkpoint) -> None:
 
 def test_backbone_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
     """ImageNet's from a file, and another network's refused."""
-    weights = torchvision.models.shufflenet_v2_x0_5(weights=None).state_dict()
+    weights = torchvision.models.resnet18(weights=None).state_dict()
     torch.save(weights, tmp_path / "backbone.pth")
     network = build(checkpoint, backbone_weights=str(tmp_path / "backbone.pth"))
-    assert torch.equal(
-        network.backbone.state_dict()["body.stage2.0.branch2.0.weight"], weights["stage2.0.branch2.0.weight"]
-    )
+    assert torch.equal(network.backbone.state_dict()["body.layer2.0.conv1.weight"], weights["layer2.0.conv1.weight"])
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(InvalidCheckpoint, match="missing"):
         build(checkpoint, backbone_weights=str(tmp_path / "other.pth"))
