@@ -17,7 +17,7 @@ from export.parity import Comparison, Limits, ParityError, check_report
 from export.questions import Question, arrays
 from export.runtime import open_onnx
 
-MEASURED = 8  # pictures that losses are measured on
+MEASURED = 8  # pictures that each layer's loss is measured on
 Feeds = Sequence[dict[str, np.ndarray]]  # inputs of a graph by name
 
 
@@ -67,12 +67,13 @@ class Quantizer:
 def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dict[str, Any]:
     """Quantize a folder's ONNX files in place; `gin` must be one of them.
 
-    The layers are put in order of what each loses alone, and the worst are left out, twice as many each time, until
-    the answers to the calibration's first pictures keep to the limits. Raises ParityError if no selection does.
+    The layers are put in order of what each loses alone on the calibration's first pictures, and the worst are left
+    out, twice as many each time, until the answers to all its questions keep to the limits. Raises ParityError if no
+    selection does.
     """
     asked = [arrays(question) for question in questions]
     whole = open_onnx(folder / "gin.onnx", INPUTS, ANSWERS)
-    expected = [whole(question) for question in asked[:MEASURED]]
+    expected = [whole(question) for question in asked]
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(temporary)
         feeds = {"gin": asked}
@@ -83,22 +84,22 @@ def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dic
         quantizers = {name: Quantizer(folder / f"{name}.onnx", feeds[name], work) for name in feeds}
         trial = work / "trial.onnx"
 
-        def measure() -> dict[str, float]:
+        def measure(count: int) -> dict[str, float]:
             run = open_onnx(trial, INPUTS, ANSWERS)
             comparison = Comparison()
-            for question, answers in zip(asked, expected, strict=False):
+            for question, answers in zip(asked[:count], expected[:count], strict=True):
                 comparison.add(answers, run(question))
             return comparison.report()
 
         losses = {}
         for layer in quantizers["gin"].layers:
             quantizers["gin"].write(trial, only=[layer])
-            losses[layer] = measure()["scores"]
+            losses[layer] = measure(MEASURED)["scores"]
         worst = sorted(losses, key=lambda name: -losses[name])
         for count in (0, *(2**power for power in range(len(worst).bit_length()))):
             left_out = worst[:count]
             quantizers["gin"].write(trial, left_out)
-            report = measure()
+            report = measure(len(asked))
             with contextlib.suppress(ParityError):
                 check_report(report, limits)
                 break
