@@ -62,7 +62,7 @@ def export(checkpoint: Path, folder: Path, module: str, more: Sequence[str]) -> 
     command += ["--test", str(folder / "test" / "scenes.csv"), "--accuracy-drop", "1"]
     if "int8" in more:
         command += ["--calibration", str(folder / "calibration" / "scenes.csv")]
-    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     report = json.loads(done.stdout)
     left_out = {"int8_left_out": report["int8_left_out"]} if "int8" in more else {}
     return report["graphs"]["gin"]["parity"] | left_out

@@ -5,6 +5,7 @@ import dataclasses
 import os
 import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -87,13 +88,16 @@ def build(request: Request, kind: Format, folder: Path, names: Collection[str] =
     question = make_question(checkpoint, images=2, lengths=[1, 4, 7], seed=0)
     example = question | original["gin_image"](question)
     for name, graph in exported.items():
+        say(f"writing {name}{kind.suffix}")
         inside = {"graph": name, **{key: str(value) for key, value in facts.items()}}
         kind.write(graph, example, folder / f"{name}{kind.suffix}", inside)
     questions, more = list(made_up_questions(checkpoint)), {}
     if request.precision == "int8":
         assert kind.quantize
+        say("quantizing each layer alone, then together")
         questions = list(request.calibration)  # noise is beyond what was calibrated
         more = kind.quantize(folder, questions, request.limits)
+    say("comparing the files with the checkpoint")
     runners = {
         name: kind.open(folder / f"{name}{kind.suffix}", graph.inputs, graph.outputs)
         for name, graph in exported.items()
@@ -116,6 +120,12 @@ def build(request: Request, kind: Format, folder: Path, names: Collection[str] =
     facts |= {"versions": {"python": platform.python_version(), "torch": torch.__version__, **kind.versions()}}
     write_manifest(folder, facts, described)
     return {**facts, "graphs": described}
+
+
+def say(step: str) -> None:
+    """What takes a minute says so to whoever watches."""
+    if sys.stderr.isatty():
+        print(f"{step} ...", file=sys.stderr, flush=True)
 
 
 def compare(

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import resource
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,10 +105,16 @@ def test_onnx_graph(exported: Path, checkpoint_path: Path) -> None:
     assert tuple(value.name for value in whole.output) == ANSWERS
 
 
-def test_other_sizes(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same weights for larger pictures; a size that the network cannot have is named."""
+def test_other_sizes(
+    checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same weights for larger pictures; a size that the network cannot have is named. A terminal sees each step."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert torchscript.main([str(checkpoint_path), "--size", "96", "--out", str(tmp_path / "larger")]) == 0
-    report = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    steps = [f"writing {name}.pt ..." for name in ("gin_image", "gin_expression", "gin")]
+    assert printed.err.splitlines() == [*steps, "comparing the files with the checkpoint ..."]
+    report = json.loads(printed.out)
     assert report["graphs"]["gin"]["parity"]["same_anchor"] == 1
     assert Preparation.load(tmp_path / "larger" / "vocabulary.json").image_size == 96
     assert torchscript.main([str(checkpoint_path), "--size", "100", "--out", str(tmp_path / "odd")]) == 2
