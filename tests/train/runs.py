@@ -1,0 +1,54 @@
+"""Runs of the training command that faults come into, and what they leave."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from model.checkpoint import Checkpoint
+
+FAULTY = Path(__file__).parent / "faulty_run.py"
+SETTINGS = [
+    "model.backbone=shufflenet_v2_x0_5", "model.image_size=64", "model.word_width=16", "model.language_width=32",
+    "model.branch_width=8", "model.map_width=16", "model.pyramid_width=16", "model.head_width=16",
+    "data.batch_size=2", "data.workers=0", "data.scenes.train=16", "data.scenes.val=3", "data.scenes.expressions=2",
+    "data.augment.flip=0.5", "optim.epochs=2", "save_every=3", "optim.precision=fp32",
+]  # fmt: skip
+
+
+def run(
+    scenes: Path, out: Path, *more: str, fault: str = "", processes: int = 1, largest_file: int | None = None
+) -> subprocess.CompletedProcess[str]:
+    """A run; fault: "FAULT PLACE COUNT RANK" of `faulty_run`. largest_file: bytes that the system lets it write."""
+    program = [str(FAULTY), *fault.split()] if fault else ["-m", "train.run"]
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--max-restarts=1"]
+    arguments = [*SETTINGS, f"data.scenes.folder={scenes}", f"out={out}", *more]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FAULTY.parents[2])}
+    if largest_file is not None:  # not by preexec_fn: gRPC, if it runs in this process, does not outlive a fork
+        launcher = ["prlimit", f"--fsize={largest_file}", *launcher]
+    return subprocess.run(
+        [*launcher, *program, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300
+    )
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    """What a finished run has learned."""
+    last = Checkpoint.load(out / "last.pth")
+    assert last.training is not None
+    assert last.training["epoch"] == 2
+    return last.weights
+
+
+def read(path: Path) -> list[dict]:
+    """A file of JSON lines."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether weights agree in every bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
