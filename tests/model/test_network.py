@@ -84,6 +84,15 @@ def test_vector_is_the_packed_lstms(network: GIN) -> None:
         torch.testing.assert_close(encoder.encode_words(vectors, lengths), expected, atol=1e-6, rtol=1e-6)
 
 
+def test_expressions_are_read_in_single_precision(network: GIN) -> None:
+    """Autocast included: not every processor has LSTMs in half precision."""
+    asked = torch.tensor([[2, 3]]), torch.tensor([2])
+    with torch.inference_mode():
+        expected = network.encode_expression(*asked)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(network.encode_expression(*asked), expected)
+
+
 def test_maps_need_not_be_square(network: GIN) -> None:
     """Any multiple of 32 goes, each side on its own."""
     grounding = ask(network, images(1, 64, 96), [[2, 3]], [0])

@@ -1,5 +1,6 @@
 """Questions answered together, and features kept, without a server around them."""
 
+import itertools
 import json
 import os
 import threading
@@ -119,6 +120,17 @@ def test_one_look_for_two(answerer: Answerer, jpeg: bytes, monkeypatch: pytest.M
             else:
                 np.testing.assert_array_equal(first.result(10)[0]["boxes"], second.result(10)[0]["boxes"])
         answerer.hits = 0
+
+
+def test_features_lie_in_one_block(network: Network) -> None:
+    """Of each image: the smallest alone would leave holes in the heap."""
+    blocks = network.encode(np.zeros((2, 64, 64, 3), np.uint8))
+    for levels in blocks:
+        for one, next_one in itertools.pairwise(levels):
+            assert next_one.data_ptr() == one.data_ptr() + one.tensor_size_in_bytes()
+    assert abs(blocks[0][0].data_ptr() - blocks[1][0].data_ptr()) >= sum(
+        level.tensor_size_in_bytes() for level in blocks[0]
+    )
 
 
 def test_turns(answerer: Answerer, checkpoint: Checkpoint, jpeg: bytes) -> None:
