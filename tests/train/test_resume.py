@@ -9,20 +9,7 @@ import pytest
 from model.checkpoint import Checkpoint
 from tests.train.runs import read, run, same, weights
 
-
-@pytest.fixture(scope="module")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where all runs of this file find their scenes."""
-    return tmp_path_factory.mktemp("scenes")
-
-
-@pytest.fixture(scope="module")
-def untouched(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run on one process that nothing happened to."""
-    folder = tmp_path_factory.mktemp("untouched") / "run"
-    done = run(scenes, folder, processes=1)
-    assert done.returncode == 0, done.stderr
-    return folder
+PROCESSES = 1  # of the run that nothing happens to
 
 
 @pytest.mark.parametrize(
