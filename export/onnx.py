@@ -37,7 +37,7 @@ def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mappin
     axes = {axis: torch.export.Dim(axis) for axis in "BNT"}
     free = {name: {at: axes[axis] for at, axis in FREE_AXES[name].items()} for name in graph.inputs}
     graph(example)  # which computes the network's constants: see `on_device`
-    with _quiet():
+    with _quiet(), torch.no_grad():  # with gradients in mind it takes half as long again
         program = torch.onnx.export(
             with_lstm(graph.module, OnnxLSTM),
             tuple(example[name] for name in graph.inputs),
