@@ -13,6 +13,10 @@ from filelock import FileLock
 from PIL import Image
 
 from export import onnx
+from export.build import Request, build
+from export.formats import Format
+from export.graphs import GRAPHS
+from export.parity import LIMITS
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.gin import GIN
@@ -38,7 +42,7 @@ SMALL = ModelConfig(
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-Once = Callable[[str, Callable[[Path], None]], Path]
+Once = Callable[[str, Callable[[Path], object]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -47,7 +51,7 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Once:
     base = tmp_path_factory.getbasetemp()
     base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
-    def fill(name: str, make: Callable[[Path], None]) -> Path:
+    def fill(name: str, make: Callable[[Path], object]) -> Path:
         done, beginning = base / name, base / f"{name}.unfinished"
         with FileLock(base / f"{name}.lock"):
             if not done.exists():
@@ -69,6 +73,20 @@ def checkpoint_path(once: Once) -> Path:
 def checkpoint(checkpoint_path: Path) -> Checkpoint:
     """The same, read from its file."""
     return Checkpoint.load(checkpoint_path)
+
+
+@pytest.fixture(scope="session")
+def export_once(checkpoint_path: Path, once: Once) -> Callable[[Format], Path]:
+    """From a format to a folder, named like it, with the small network's graphs in fp32; of AOTInductor, which compiles
+    for a minute, the whole alone."""
+
+    def export(kind: Format) -> Path:
+        names = ["gin"] if kind.name == "aot" else GRAPHS
+        return once(
+            kind.name, lambda folder: build(Request(checkpoint_path, "fp32", LIMITS["fp32"]), kind, folder, names)
+        )
+
+    return export
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from serve.supervisor import PATIENCE as PATIENCE_IN_QUESTIONS
 from serve.supervisor import Supervisor
 from tests.serve.conftest import QUESTION
 from tests.serve.test_command import COMMAND, descendants, wait_until_gone
-from tests.serve.test_networks import network_inputs
+from tests.serve.test_variants import network_inputs
 
 PATIENCE = 60  # seconds until it must answer again
 
@@ -51,13 +51,13 @@ class Running:
 
 
 @pytest.fixture(scope="module")
-def command(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+def command(full_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """A running command."""
     folder = tmp_path_factory.mktemp("recovery")
     (folder / "temporary").mkdir()
     with open(folder / "log", "w") as log:
         process = subprocess.Popen(
-            [*COMMAND, "--repository", repository],
+            [*COMMAND, "--repository", full_repository],
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

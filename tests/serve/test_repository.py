@@ -49,9 +49,12 @@ def test_variant_has_its_own_name() -> None:
     assert variant == config("gin")
 
 
-def test_selection(repository: Path) -> None:
-    """What can be served is chosen."""
+def test_selection(repository: Path, full_repository: Path) -> None:
+    """What can be served is chosen; of what is configured and was not exported it is said how to."""
     selection = select_models(repository)
+    assert selection.load == ("gin", "gin_onnx")
+    assert "run `python -m export.torchscript" in selection.skipped["gin_torchscript"]
+    selection = select_models(full_repository)
     assert selection.load == ("gin", "gin_onnx", "gin_torchscript")
     assert not selection.skipped
 
@@ -101,8 +104,8 @@ def test_other_models(built: Path) -> None:
         (built / name / "config.pbtxt").write_text(text)
     (built / "notes").mkdir()
     selection = select_models(built)
-    assert selection.load == ("gin", "gin_onnx", "gin_torchscript")
-    assert set(selection.skipped) == {"foreign", "nameless", "unknown"}
+    assert selection.load == ("gin", "gin_onnx")
+    assert set(selection.skipped) == {"foreign", "gin_torchscript", "nameless", "unknown"}
     assert "tensorrt_plan" in selection.skipped["foreign"]
     assert "manifest.json" in selection.skipped["unknown"]
 

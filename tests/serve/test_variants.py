@@ -1,23 +1,34 @@
-"""Precisions side by side: exported into the same repository, served by the same server, asked by their names."""
+"""Backends and precisions side by side: in one repository, served by one server, asked by their names."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
+from export.graphs import ANSWERS, INPUTS
 from model.checkpoint import Checkpoint
 from serve import Server
 from tests.serve.test_answers import QUESTIONS, in_pytorch
-from tests.serve.test_networks import network_inputs
+
+
+def network_inputs(checkpoint: Checkpoint, jpeg: bytes, questions: Sequence[str]) -> list[triton.InferInput]:
+    """What a network is asked about one image, prepared."""
+    pixels, size = checkpoint.preparation.image(jpeg)
+    ids, lengths = checkpoint.preparation.expressions(questions)
+    arrays = pixels[None], ids, lengths, np.zeros(len(ids), dtype=np.int64), np.array([size])
+    return [
+        triton.InferInput(key, list(array.shape), "UINT8" if key == "images" else "INT64").set_data_from_numpy(array)
+        for key, array in zip(INPUTS, arrays, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
-def served(repository: Path, half: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server of fp32 and fp16."""
-    both = shutil.copytree(repository, tmp_path_factory.mktemp("variants") / "triton_repo")
+def served(full_repository: Path, half: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of all of them."""
+    both = shutil.copytree(full_repository, tmp_path_factory.mktemp("variants") / "triton_repo")
     shutil.copytree(half, both, dirs_exist_ok=True)
     with Server(both, grpc_port=0, http_port=0, metrics_port=0) as server:
         yield server
@@ -48,8 +59,21 @@ def test_boxes(connection: triton.InferenceServerClient, checkpoint: Checkpoint,
     assert (name == "gin") == bool(np.allclose(given, expected, atol=1e-3))
 
 
-def test_network(connection: triton.InferenceServerClient, checkpoint: Checkpoint, jpeg: bytes) -> None:
-    """The network alone in half precision is another than in fp32, but not by much."""
+@pytest.mark.parametrize("name", ["gin_onnx", "gin_torchscript"])
+def test_network_alone(
+    connection: triton.InferenceServerClient, checkpoint: Checkpoint, jpeg: bytes, name: str
+) -> None:
+    """From both backends prepared arrays get PyTorch's answers, every output under its backend's name."""
+    result = connection.infer(name, network_inputs(checkpoint, jpeg, QUESTIONS), client_timeout=60)
+    for place, (output, expected) in enumerate(zip(ANSWERS, in_pytorch(checkpoint, jpeg, QUESTIONS), strict=True)):
+        given = result.as_numpy(output if name == "gin_onnx" else f"{output}__{place}")
+        np.testing.assert_allclose(given, expected, atol=0.05 if output == "boxes" else 1e-4)
+
+
+def test_network_in_half_precision(
+    connection: triton.InferenceServerClient, checkpoint: Checkpoint, jpeg: bytes
+) -> None:
+    """It is another than in fp32, but not by much."""
     inputs = network_inputs(checkpoint, jpeg, QUESTIONS)
     half, full = (connection.infer(name, inputs).as_numpy("scores") for name in ("gin_onnx_fp16", "gin_onnx"))
     np.testing.assert_allclose(half, full, atol=0.01)
