@@ -51,10 +51,15 @@ def answer(network: GIN, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor
     return answers.anchors, answers.score_logits, answers.box_deltas, *answers.attention_logits
 
 
-def largest_difference(ours: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...]) -> float:
-    """Of two answers, whose anchors must be the same."""
+def distance(ours: tuple[torch.Tensor, ...], theirs: tuple[torch.Tensor, ...]) -> float:
+    """The largest difference of two answers, whose anchors must be the same."""
     assert torch.equal(ours[0], theirs[0])
     return max(float((a - b).abs().max()) for a, b in zip(ours[1:], theirs[1:], strict=True))
+
+
+def largest_difference(one: GIN, other: GIN, inputs: tuple[torch.Tensor, ...]) -> float:
+    """Of what two networks answer."""
+    return distance(answer(one, inputs), answer(other, inputs))
 
 
 @functools.cache
@@ -82,7 +87,7 @@ def test_the_same_answers(names: tuple[str, ...], transposed: bool, dtype: torch
     rewritten = rewrite(network, names)
     for size, expressions in product(SIZES, (1, 7, 64)):
         inputs, expected = original_answer(transposed, dtype, size, expressions)
-        difference = largest_difference(answer(rewritten, inputs), expected)
+        difference = distance(answer(rewritten, inputs), expected)
         assert difference <= limit, (size, expressions)
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -93,16 +98,14 @@ def test_other_backbones(backbone: str) -> None:
     network = make_network(backbone=backbone, pyramid_levels=(4, 5, 6, 7)).double()
     rewritten = rewrite(network)
     assert not [module for module in rewritten.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    inputs = make_inputs((64, 96), 3, torch.float64)
-    assert largest_difference(answer(rewritten, inputs), answer(network, inputs)) <= 1e-9
+    assert largest_difference(network, rewritten, make_inputs((64, 96), 3, torch.float64)) <= 1e-9
 
 
 @pytest.mark.parametrize("parts", [{"afs": False}, {"garan": False}, {"afs": False, "garan": False}, {"blind": "both"}])
 def test_variants(parts: dict[str, Any]) -> None:
     """What a variant lacks is not rewritten; the rest is."""
     network = make_network(**parts).double()
-    inputs = make_inputs((64, 96), 5, torch.float64)
-    assert largest_difference(answer(rewrite(network), inputs), answer(network, inputs)) <= 1e-9
+    assert largest_difference(network, rewrite(network), make_inputs((64, 96), 5, torch.float64)) <= 1e-9
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -146,5 +149,4 @@ def test_one_cell_upsampled() -> None:
     network = make_network(pyramid_levels=(3, 4, 5)).double()
     assert isinstance(network.config, ModelConfig)
     rewritten = rewrite(network, ["upsampling"])
-    inputs = make_inputs((32, 32), 2, torch.float64)
-    assert largest_difference(answer(rewritten, inputs), answer(network, inputs)) <= 1e-9
+    assert largest_difference(network, rewritten, make_inputs((32, 32), 2, torch.float64)) <= 1e-9
