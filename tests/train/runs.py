@@ -19,6 +19,11 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+def arguments(scenes: Path, out: Path, *more: str) -> list[str]:
+    """Of the command, for a small run."""
+    return [*SETTINGS, f"data.scenes.folder={scenes}", f"out={out}", *more]
+
+
 def run(
     scenes: Path, out: Path, *more: str, fault: str = "", processes: int = 1, largest_file: int | None = None
 ) -> subprocess.CompletedProcess[str]:
@@ -27,13 +32,11 @@ def run(
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--max-restarts=1"]
-    arguments = [*SETTINGS, f"data.scenes.folder={scenes}", f"out={out}", *more]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FAULTY.parents[2])}
     if largest_file is not None:  # not by preexec_fn: gRPC, if it runs in this process, does not outlive a fork
         launcher = ["prlimit", f"--fsize={largest_file}", *launcher]
-    return subprocess.run(
-        [*launcher, *program, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=300
-    )
+    command = [*launcher, *program, *arguments(scenes, out, *more)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

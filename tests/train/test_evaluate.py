@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.train.runs import read
 from train.data.annotations import read_rows
 from train.data.scenes import write_scenes
 from train.evaluate import exchange_expressions, main
@@ -41,26 +42,24 @@ def test_breakdown() -> None:
     assert groups["dog"] == Scores.of(answers([0.7]))
 
 
-@pytest.mark.parametrize("processes", [2, 3])
-def test_any_number_of_processes(checkpoint_path: Path, tmp_path: Path, processes: int) -> None:
+def test_any_number_of_processes(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """7 pictures on 2 and on 3 processes give the predictions and the scores that one process gives."""
     csv = write_scenes(tmp_path, 7, seed=8, expressions=3)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    reports, predictions = [], []
-    for count in (1, processes):
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"] if count > 1 else []
-        written = tmp_path / f"predictions{count}.jsonl"
-        command = [sys.executable, *launcher, "-m", "train.evaluate", str(checkpoint_path), str(csv)]
-        command += ["--images", str(tmp_path / "images"), "--workers", "0", "--predictions", str(written)]
+    asked = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0", "--predictions"]
+    assert main([*asked, str(tmp_path / "alone.jsonl")]) == 0
+    expected = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert expected["rows"] == 21
+    for count in (2, 3):
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
+        command += ["-m", "train.evaluate", *asked, str(tmp_path / f"{count}.jsonl")]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
-        reports.append(json.loads(done.stdout.splitlines()[-1]))
-        predictions.append([json.loads(line) for line in written.read_text().splitlines()])
-    assert reports[0]["rows"] == 21
-    assert [line["id"] for line in predictions[1]] == list(range(21))
-    assert reports[1] == pytest.approx(reports[0], abs=1e-6)
-    for one, other in zip(*predictions, strict=True):
-        assert one["pred_boxes"] == pytest.approx(other["pred_boxes"], abs=1e-3)
+        assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(expected, abs=1e-6)
+        alone, together = (read(tmp_path / f"{name}.jsonl") for name in ("alone", count))
+        assert [line["id"] for line in together] == list(range(21))
+        for one, other in zip(alone, together, strict=True):
+            assert one["pred_boxes"] == pytest.approx(other["pred_boxes"], abs=1e-3)
 
 
 def test_exchanged_expressions(tmp_path: Path) -> None:

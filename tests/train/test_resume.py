@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import Checkpoint
-from tests.train.runs import read, run, same, weights
+from tests.train.runs import arguments, read, run, same, weights
+from train.run import main
 
 PROCESSES = 1  # of the run that nothing happens to
 
@@ -42,26 +43,23 @@ def test_asked_to_stop(untouched: Path, scenes: Path, tmp_path: Path, name: str)
     assert same(weights(out), weights(untouched))
 
 
-def test_a_run_is_not_overwritten(untouched: Path, scenes: Path) -> None:
+def test_a_run_is_not_overwritten(untouched: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Starting again in the same folder is refused, with the two ways on; a finished run that is resumed is left as it
     is."""
     before = (untouched / "last.pth").read_bytes()
-    done = run(scenes, untouched)
-    assert done.returncode == 2
-    assert "resume=true" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert run(scenes, untouched, "resume=true").returncode == 0
+    assert main(arguments(scenes, untouched)) == 2
+    message = capsys.readouterr().err
+    assert "resume=true" in message
+    assert len(message.splitlines()) == 1
+    assert main(arguments(scenes, untouched, "resume=true")) == 0
     assert (untouched / "last.pth").read_bytes() == before
 
 
-def test_another_run_is_not_resumed(untouched: Path, scenes: Path) -> None:
+def test_another_run_is_not_resumed(untouched: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Another network and other data are named."""
-    done = run(scenes, untouched, "resume=true", "optim.epochs=3", "model.map_width=32")
-    assert done.returncode == 2
-    assert "another network" in done.stderr
-    done = run(scenes, untouched, "resume=true", "optim.epochs=3", "data.scenes.train=8")
-    assert done.returncode == 2
-    assert "16 samples" in done.stderr
+    for change, named in (("model.map_width=32", "another network"), ("data.scenes.train=8", "16 samples")):
+        assert main(arguments(scenes, untouched, "resume=true", "optim.epochs=3", change)) == 2
+        assert named in capsys.readouterr().err
 
 
 def test_full_disk(untouched: Path, scenes: Path, tmp_path: Path) -> None:

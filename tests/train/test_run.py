@@ -42,13 +42,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
     return folder, start(folder, 2, "optim.epochs=1")
 
 
+def arguments(folder: Path, *more: str) -> list[str]:
+    """Of the command, for a small run."""
+    return [*SETTINGS, f"data.scenes.folder={folder / 'scenes'}", f"out={folder / 'out'}", *more]
+
+
 def start(folder: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
     """`torchrun -m train.run` with small settings."""
-    places = [f"data.scenes.folder={folder / 'scenes'}", f"out={folder / 'out'}"]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [*command, "-m", "train.run", *SETTINGS, *places, *more],
+        [*command, "-m", "train.run", *arguments(folder, *more)],
         capture_output=True, text=True, check=False, env=environment,
     )  # fmt: skip
 
@@ -68,13 +72,13 @@ def test_two_processes(run: tuple[Path, subprocess.CompletedProcess[str]]) -> No
     assert line["val"]["rows"] == 9
 
 
-def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]) -> None:
     """A run goes on after the last epoch it finished."""
     folder, _ = run
-    done = start(folder, 1, "optim.epochs=2", "resume=true")
-    assert done.returncode == 0, done.stderr
-    assert "epoch 2:" in done.stdout
-    assert "epoch 1:" not in done.stdout
+    assert main(arguments(folder, "optim.epochs=2", "resume=true")) == 0
+    printed = capsys.readouterr().out
+    assert "epoch 2:" in printed
+    assert "epoch 1:" not in printed
     history = [json.loads(line) for line in (folder / "out" / "history.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in history] == [1, 2]
 
@@ -92,7 +96,7 @@ def test_what_a_run_leaves(run: tuple[Path, subprocess.CompletedProcess[str]]) -
     assert (panel.width, panel.height) == (4 * 66 + 2, 3 * 66 + 2)  # 9 rows of 64 pixels, framed
 
 
-def test_two_stages(tmp_path: Path) -> None:
+def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command trains both; the second, larger one begins with the best of the first, without its finest level, on
     two processes. Resumed, nothing is left to do."""
     resized = ["resized.image_size=96", "resized.pyramid_levels=[4, 5]", "resized.epochs=1", "resized.batch_size=2"]
@@ -105,8 +109,8 @@ def test_two_stages(tmp_path: Path) -> None:
     left_out = "fpn.smooth.0.weight"  # of the finest level, so it stays as it was
     assert torch.equal(first.weights[left_out], second.weights[left_out])
     assert not torch.equal(first.weights["fpn.smooth.1.weight"], second.weights["fpn.smooth.1.weight"])
-    again = start(tmp_path, 1, "optim.epochs=1", "resume=true", *resized)
-    assert (again.returncode, again.stdout) == (0, "")
+    assert main(arguments(tmp_path, "optim.epochs=1", "resume=true", *resized)) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_not_a_number_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +123,7 @@ def test_not_a_number_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return Scores(next(accuracies), 0.0, 0.0, 0.0, 0.0, 1)
 
     monkeypatch.setattr(Scores, "of", of)
-    places = [f"data.scenes.folder={tmp_path / 'scenes'}", f"out={tmp_path / 'out'}"]
-    assert main([*SETTINGS, *places, "optim.epochs=4"]) == 0
+    assert main(arguments(tmp_path, "optim.epochs=4")) == 0
     assert kept == [False, False, True, True]
     training = Checkpoint.load(tmp_path / "out" / "last.pth").training
     assert training is not None
@@ -151,7 +154,7 @@ def test_ranks_hold_the_same_weights(checkpoint_path: Path, checkpoint: Checkpoi
     assert any(not torch.equal(first[name], checkpoint.weights[name]) for name in first)
 
 
-def test_skipping_what_cannot_be_used(tmp_path: Path) -> None:
+def test_skipping_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With a broken picture a run stops before training and names its rows; told to skip, two processes go on without
     them, and what validation lacks counts as wrong."""
     for split, seed in (("train", 1), ("val", 2)):
@@ -166,11 +169,11 @@ def test_skipping_what_cannot_be_used(tmp_path: Path) -> None:
         (tmp_path / "images" / name).write_bytes(whole[: len(whole) // 2])
     data = [f"data.train={tmp_path / 'train.csv'}", f"data.val={tmp_path / 'val' / 'scenes.csv'}"]
     data += [f"data.images={tmp_path / 'images'}", "data.share_images=false", "optim.epochs=1"]
-    stopped = start(tmp_path, 1, *data)
-    assert stopped.returncode != 0
-    assert "row 6: " in stopped.stderr
-    assert "t000003.jpg cannot be used" in stopped.stderr
-    assert "2 of 12 rows" in stopped.stderr
+    assert main(arguments(tmp_path, *data)) == 2
+    message = capsys.readouterr().err
+    assert "row 6: " in message
+    assert "t000003.jpg cannot be used" in message
+    assert "2 of 12 rows" in message
     assert not (tmp_path / "out").exists()
     skipped = start(tmp_path, 2, *data, "data.on_error=skip")
     assert skipped.returncode == 0, skipped.stderr
