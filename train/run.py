@@ -28,7 +28,7 @@ from train.watch import Diverged
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code: 1 if the loss diverged, 2 for what the user can mend, 128 and the signal's
-    number if it was asked to stop and has saved."""
+    number if it was asked to stop, in training after saving."""
     config = parse_arguments(argv)
     device = start_process_group(config.timeout)
     try:
@@ -39,6 +39,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"train.run: {stopped}", file=sys.stderr)
         return stopped.exit_code
+    except KeyboardInterrupt:
+        print("train.run: interrupted", file=sys.stderr)
+        return 130
     finally:
         dist.destroy_process_group()
     return 0

@@ -10,6 +10,7 @@ nothing in the picture). The same seed gives the same files.
 import argparse
 import csv
 import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -57,11 +58,14 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSION
         raise FileExistsError(f"{path} exists already")
     (out / "images").mkdir(parents=True, exist_ok=True)
     write = partial(_write_one, out / "images", seed, expressions)
-    with ProcessPoolExecutor(workers or os.cpu_count()) as pool:
+    pool = ProcessPoolExecutor(workers or os.cpu_count(), initializer=_leave_interrupts)
+    try:
         written = pool.map(write, range(count), chunksize=16)
         console = Console(stderr=True)
         shown = track(written, f"scenes {out}", count, console=console, transient=True)
         scenes = list(shown if console.is_terminal else written)
+    finally:
+        pool.shutdown(cancel_futures=True)
     rows = [(name, list(thing.box), words) for name, described, _ in scenes for words, _, thing in described]
     kinds = [meaning.kind for _, described, _ in scenes for _, meaning, _ in described]
     _write_csv(out / "scenes_categories.csv", ("row", "category"), enumerate(kinds))
@@ -69,6 +73,11 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSION
     _write_csv(out / "scenes_absent.csv", ("img_id", "query"), absent)
     _write_csv(path, ("img_id", "bbox", "query"), rows)
     return path
+
+
+def _leave_interrupts() -> None:
+    """Ctrl-C reaches all processes at a terminal; the one that waits for the others deals with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_one(images: Path, seed: int, expressions: int, number: int) -> tuple[str, list[Described], list[str]]:
@@ -103,6 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"train.data.scenes: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("train.data.scenes: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -1,7 +1,10 @@
 """Generated scenes: reproducible, unambiguous, and never decided by one word."""
 
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +33,19 @@ def described() -> list[tuple[Scene, Described]]:
             found.append((scene, expressions))
     assert len(found) >= 100
     return found
+
+
+def test_interrupted(tmp_path: Path) -> None:
+    """Ctrl-C at a terminal, which reaches the workers too, ends it at once in one line; nothing passes for complete."""
+    command = [sys.executable, "-m", "train.data.scenes", "--out", str(tmp_path), "--count", "100000", "--seed", "0"]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while not list(tmp_path.glob("images/*.jpg")):
+        assert started.poll() is None
+        time.sleep(0.1)
+    os.killpg(started.pid, signal.SIGINT)
+    assert started.communicate(timeout=60) == (None, "train.data.scenes: interrupted\n")
+    assert started.returncode == 130
+    assert not list(tmp_path.glob("*.csv"))
 
 
 def test_same_seed_same_files(tmp_path: Path) -> None:
