@@ -50,7 +50,7 @@ class TrainingStep:
 
     def __call__(self, batches: Sequence[Batch]) -> StepResult:
         """Train on the micro-batches of one step."""
-        kept = [statistic.clone() for statistic in self._statistics]
+        kept = self._flat_statistics()
         total = torch.zeros(len(Losses._fields), device=self._device)
         for number, batch in enumerate(batches, start=1):
             with self._without_sync() if number < len(batches) else nullcontext():
@@ -65,9 +65,14 @@ class TrainingStep:
         self.scaler.update(self._constant_scale)
         self._optimizer.zero_grad(set_to_none=True)
         taken = norm.isfinite()
-        for statistic, before in zip(self._statistics, kept, strict=True):
-            torch.where(taken, statistic, before, out=statistic)
+        if self._statistics:
+            valid = torch.where(taken, self._flat_statistics(), kept).split([len(one) for one in self._statistics])
+            torch._foreach_copy_(self._statistics, valid)
         return StepResult(total, taken)
+
+    def _flat_statistics(self) -> Tensor:
+        """The norms' statistics end to end: one kernel copies them, where one for each would keep a GPU waiting."""
+        return torch.cat([torch.empty(0, device=self._device), *self._statistics])
 
     def _without_sync(self) -> AbstractContextManager[None]:
         """Only the last micro-batch of a step sends its gradients to the other ranks."""
