@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import ImageOps
 
 from client.draw import draw, save
+from client.errors import GroundingError
 from client.library import Client
 from serve import Server, ServerError
 from serve.repository import RepositoryError
@@ -34,7 +35,7 @@ def main() -> int:
             print(f"asking {server.address}:{server.grpc_port} about {path}")
             with Client(f"{server.address}:{server.grpc_port}") as client:
                 answers = client.ground(path, questions)
-    except (RepositoryError, TritonMissing, ServerError) as error:
+    except (RepositoryError, TritonMissing, ServerError, GroundingError) as error:
         print(f"demo.py: {error}", file=sys.stderr)
         return 1
     for answer in answers:

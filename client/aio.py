@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from client.address import DEFAULT_URL, Address, Tls
 from client.answers import Answers
-from client.errors import GroundingError, from_status
+from client.errors import CLOSED, GroundingError, from_status
 from client.library import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT, Asked, check_in_flight, check_timeout, not_ready
 from client.over_grpc import AsyncGrpc
 from client.pictures import ImageLike
@@ -31,6 +31,7 @@ class AsyncClient:
         self.url, self.timeout = url, check_timeout(timeout)
         self._address = Address.parse(url, tls)
         self._made: AsyncGrpc | AsyncHttp | None = None
+        self._closed = False
         self._budget = Budget()
 
     async def __aenter__(self) -> Self:
@@ -42,7 +43,8 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End the connection."""
+        """End the connection; later calls raise ValueError."""
+        self._closed = True
         if self._made is not None:
             await self._made.close()
 
@@ -126,6 +128,8 @@ class AsyncClient:
     @property
     def _connection(self) -> "AsyncGrpc | AsyncHttp":
         """Made at the first call, on the loop that runs then."""
+        if self._closed:
+            raise ValueError(CLOSED)
         if self._made is None:
             if self._address.http:
                 from client.over_http import AsyncHttp

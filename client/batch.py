@@ -55,12 +55,13 @@ def _run(args: argparse.Namespace, command: str) -> int:
     if args.answers.exists() and args.answers.samefile(args.questions):
         raise Refused("the answers would overwrite the questions: give another name")
     done = _resume(args.answers, questions)
-    with arguments.connect(args) as client, args.answers.open("a", encoding="utf-8") as file:
+    with arguments.connect(args) as client:
         try:
-            for answer in _answered(client, questions[len(done) :], args.in_flight):
-                file.write(json.dumps(answer) + "\n")
-                file.flush()
-                done.append(answer)
+            with args.answers.open("a", encoding="utf-8") as file:
+                for answer in _answered(client, questions[len(done) :], args.in_flight):
+                    file.write(json.dumps(answer) + "\n")
+                    file.flush()
+                    done.append(answer)
         except (GroundingError, OSError, KeyboardInterrupt) as error:
             stopped = isinstance(error, KeyboardInterrupt)
             kept = f"{len(done)} of {len(questions)} are in {args.answers}; the same command goes on from there"
@@ -75,7 +76,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
 def read_questions(path: Path) -> list[Asked]:
     """All questions of a file. Raises Refused, with the line's number, for a line that is none."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").split("\n")  # JSON may hold what else counts as a line's end
     except OSError as error:
         raise Refused(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -113,7 +114,11 @@ def _resume(path: Path, questions: list[Asked]) -> list[dict[str, Any]]:
         raise Refused(f"{path} is there and holds no answers: give another name") from None
     if answered != questions[: len(answered)]:
         raise Refused(f"{path} is there and answers other questions: give another name or remove it")
-    if len(whole) < len(data):
+    if half := data[len(whole) :]:
+        following = questions[len(done) : len(done) + 1]
+        begun = [json.dumps({"image": question.image})[:-1].encode() for question in following]
+        if not any(half.startswith(begin[: len(half)]) for begin in begun):
+            raise Refused(f"{path} is there and ends in something that is no answer: give another name")
         with path.open("r+b") as file:
             file.truncate(len(whole))
     return done

@@ -3,6 +3,7 @@
 import argparse
 import glob
 import json
+import os
 import sys
 import unicodedata
 import warnings
@@ -116,11 +117,11 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _matching(pattern: str) -> list[str]:
     """The files that a pattern means, in the order of their names; what is no pattern means itself."""
-    if Path(pattern).is_dir():
+    if os.path.isdir(pattern):
         raise Refused(f"{pattern!r} is a folder: ask about its pictures, as in '{Path(pattern) / '*.jpg'}'")
-    if Path(pattern).exists() or not glob.has_magic(pattern):
+    if os.path.exists(pattern) or not glob.has_magic(pattern):
         return [pattern]
-    matching = sorted(path for path in glob.glob(pattern, recursive=True) if not Path(path).is_dir())
+    matching = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
     if not matching:
         raise Refused(f"no file matches {pattern!r}")
     return matching

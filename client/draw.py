@@ -91,10 +91,13 @@ def upright(image: ImageLike) -> Image.Image:
 def save(picture: Image.Image, path: str | os.PathLike[str]) -> None:
     """Write `picture` in the format that the name of `path` ends in (FORMATS): the whole file appears, or nothing.
 
-    Raises OSError if the file cannot be written and ValueError if its format cannot hold the picture.
+    Raises OSError if the file cannot be written and ValueError if its name ends otherwise or the format
+    cannot hold the picture.
     """
     target = Path(path)
-    kind = FORMATS[target.suffix.lower()]
+    kind = FORMATS.get(target.suffix.lower())
+    if kind is None:
+        raise ValueError(f"expected a name ending in {', '.join(FORMATS)}, got {str(target)!r}")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with unfinished.open("wb") as file:

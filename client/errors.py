@@ -2,6 +2,8 @@
 
 import re
 
+CLOSED = "this client is closed"  # a ValueError, for it is the caller's mistake
+
 
 class GroundingError(Exception):
     """Any failure to ground. Catch this one to catch them all."""

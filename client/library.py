@@ -70,7 +70,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """End the connection, and calls of other threads with it; later calls raise ValueError."""
+        """End the connection; calls of other threads that wait, and later ones, raise ValueError."""
         if self._regions is not None:
             self._regions.close()
         self._connection.close()
@@ -141,8 +141,9 @@ class Client:
         """The answers to each (image, expressions) of `questions`, in their order, as they come.
 
         Up to `in_flight` questions are read, sent and waited for at once; no more are taken from `questions`, which may
-        be endless. A question that fails raises its GroundingError here and ends the iteration; with `return_errors` it
-        takes the place of its answers instead, and the iteration goes on.
+        be endless. The first answer is handed out when so many have been taken or there are no more: where a question
+        depends on the answers before it, use `ground`. A question that fails raises its GroundingError here and ends
+        the iteration; with `return_errors` it takes the place of its answers instead, and the iteration goes on.
         """
         check_in_flight(in_flight)
         return self._ground_many(questions, in_flight, attention, top_k, return_errors)

@@ -9,8 +9,10 @@ from typing import Any
 
 import grpc
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from client.address import Address, Tls
+from client.errors import CLOSED
 from client.pictures import MAX_BYTES, Array
 from client.question import MODEL, Question
 
@@ -43,10 +45,16 @@ class Grpc:
 
     def __init__(self, address: Address) -> None:
         self._triton = triton.InferenceServerClient(**_options(address))
+        self._closed = False
 
     def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
         """The outputs by name, within `seconds`."""
-        return question.arrays(self._triton.infer(**_call(question, seconds)))
+        try:
+            return question.arrays(self._triton.infer(**_call(question, seconds)))
+        except InferenceServerException:
+            if self._closed:  # by another thread
+                raise ValueError(CLOSED) from None
+            raise
 
     def ready(self, seconds: float) -> bool:
         """Whether the model can be asked."""
@@ -61,7 +69,8 @@ class Grpc:
         self._triton.unregister_system_shared_memory(region, client_timeout=seconds)
 
     def close(self) -> None:
-        """End the connection; later calls raise ValueError."""
+        """End the connection; calls that wait, and later ones, raise ValueError."""
+        self._closed = True
         self._triton.close()
 
 

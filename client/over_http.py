@@ -8,6 +8,7 @@ import contextlib
 import math
 import threading
 from collections.abc import AsyncIterator, Coroutine
+from concurrent.futures import CancelledError
 from typing import Any, TypeVar
 
 import aiohttp
@@ -16,6 +17,7 @@ import tritonclient.http.aio as aio
 from tritonclient.utils import InferenceServerException
 
 from client.address import Address
+from client.errors import CLOSED, ServerFailed
 from client.pictures import Array
 from client.question import MODEL, Question
 
@@ -46,14 +48,14 @@ class AsyncHttp:
 
     async def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
         """The outputs by name, within `seconds`."""
-        async with _deadline(seconds):
-            result = await self._triton.infer(
-                MODEL,
-                question.inputs(triton),
-                outputs=question.requested(triton),
-                timeout=math.ceil(seconds * 1e6),
-            )
-        return question.arrays(result)
+        inputs, outputs = question.inputs(triton), question.requested(triton)
+        try:
+            async with _deadline(seconds):
+                result = await self._triton.infer(MODEL, inputs, outputs=outputs, timeout=math.ceil(seconds * 1e6))
+            return question.arrays(result)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            # tritonclient takes whatever comes with HTTP 200 for an answer of Triton's
+            raise ServerFailed(f"the server's answer cannot be read ({error}): is it a Triton server?") from None
 
     async def ready(self, seconds: float) -> bool:
         """Whether the model can be asked."""
@@ -80,6 +82,8 @@ class Http:
 
     def __init__(self, address: Address) -> None:
         self._loop = asyncio.new_event_loop()
+        self._closed = False
+        self._closing = threading.Lock()  # held while a call is begun, so that none begins after the last
         self._thread = threading.Thread(target=self._loop.run_forever, name="gin-http", daemon=True)
         self._thread.start()
         self._http = self._run(_make(address))
@@ -101,18 +105,27 @@ class Http:
         self._run(self._http.unshare(region, seconds))
 
     def close(self) -> None:
-        """End all connections and calls; later calls raise ValueError."""
-        if not self._loop.is_closed():
-            self._run(_finish(self._http))
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+        """End all connections; calls that wait, and later ones, raise ValueError."""
+        with self._closing:
+            if self._closed:
+                return
+            self._closed = True
+            end = asyncio.run_coroutine_threadsafe(_finish(self._http), self._loop)
+        end.result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._loop.is_closed():
-            coroutine.close()
-            raise ValueError("this client is closed")
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
+        with self._closing:
+            if self._closed:
+                coroutine.close()
+                raise ValueError(CLOSED)
+            call = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return call.result()
+        except CancelledError:
+            raise ValueError(CLOSED) from None
 
 
 async def _make(address: Address) -> AsyncHttp:

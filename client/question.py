@@ -39,8 +39,8 @@ class Question:
         data = file_bytes(image)
         if len(data) + sum(map(len, encoded)) > MAX_BYTES - 2**16:  # leaves room for what surrounds them in a message
             raise Refused(f"the image is too large to send: {len(data) / 2**20:.1f} MiB of at most {MAX_BYTES >> 20}")
-        if top < 1:
-            raise Refused(f"expected at least 1 box for each expression, got {top}")
+        if not 1 <= top < 2**31:
+            raise Refused(f"expected at least 1 box for each expression, and at most what the server allows, got {top}")
         more = ("TOP_BOX", "TOP_SCORE") * (top > 1) + ("ATTENTION",) * attention
         return cls(image, data, asked, encoded, top, ("BOX", "SCORE", "PRESENCE", "FOUND", *more))
 

@@ -4,7 +4,7 @@ import random
 import threading
 import time
 
-from client.errors import GroundingError
+from client.errors import GroundingError, Refused
 
 PAUSES = (0.05, 0.15)  # seconds before the second and the third try
 _JITTER = 0.2  # so that clients which failed together do not come back together
@@ -53,8 +53,9 @@ class Call:
 
     def pause(self, error: GroundingError) -> float:
         """Seconds to wait after `error` before the next try. Raises `error` if there must be none."""
-        if not error.may_pass:
+        if isinstance(error, Refused):
             self._budget.earn()
+        if not error.may_pass:
             raise error from None
         pause = next(self._pauses, None)
         if not self._budget.spend() or pause is None or pause >= self.left():

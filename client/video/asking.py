@@ -47,6 +47,7 @@ class Asking:
         self._began = time.monotonic()
         self.newest: Answered | None = None
         self._offered = self._asked = self._answered = 0
+        self._reported = False
 
     def offer(self, frame: Frame) -> None:
         """Ask about `frame`, unless `in_flight` others are being asked about. Raises what an earlier question met."""
@@ -69,9 +70,11 @@ class Asking:
             return len(self._came) / min(now - self._began, _WINDOW)
 
     def report(self) -> dict[str, float | None]:
-        """What was done since the first question; dropped are the frames that were not asked about."""
+        """What was done since the first question; dropped are the frames that were not asked about. No answer is told
+        of after it."""
         seconds = time.monotonic() - self._began
         with self._lock:
+            self._reported = True
             latency = median(self._latencies) * 1e3 if self._latencies else None
             return {
                 "frames": self._offered,
@@ -96,6 +99,8 @@ class Asking:
         now = time.monotonic()
         answered = Answered(frame, answers, now - frame.arrived)
         with self._lock:
+            if self._reported:
+                return
             self._answered += 1
             self._latencies.append(answered.latency)
             self._came.append(now)

@@ -84,9 +84,9 @@ def _follow(source: Source, asking: Asking, save: Path | None, command: str) -> 
         try:
             with _set_by_ctrl_c(stop), _progress(source, film) as progress:
                 _play(chain([first], frames), asking, film, progress)
+            asking.finish()
             if stop.is_set():
                 raise KeyboardInterrupt
-            asking.finish()
         except KeyboardInterrupt:
             message, status = "stopped", arguments.STOPPED
         except GroundingError as error:
@@ -94,7 +94,7 @@ def _follow(source: Source, asking: Asking, save: Path | None, command: str) -> 
             message, status = str(error), arguments.BAD_INPUT if refused else arguments.FAILED
         print(json.dumps(asking.report()), flush=True)
         if message:
-            kept = "" if film is None else f" ({film.frames} frames are in {film.path})"
+            kept = f" ({film.frames} frames are in {film.path})" if film is not None and film.finished else ""
             arguments.say(command, message + kept, status)
         return status
 

@@ -20,10 +20,13 @@ _QUALITY = {"preset": "veryfast", "crf": "20"}
 
 
 class Film:
-    """Pictures with their times, written beside `path` until `finish`. Raises Refused for what cannot be written."""
+    """Pictures with their times, written beside `path` until `finish`. Raises Refused for what cannot be written.
+
+    frames: written so far. finished: whether there is a file at `path`.
+    """
 
     def __init__(self, path: Path, rate: Fraction) -> None:
-        self.path, self.frames = path, 0
+        self.path, self.frames, self.finished = path, 0, False
         self._unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self._last = -1
         try:
@@ -62,6 +65,7 @@ class Film:
         try:
             self._container.close()
             self._unfinished.replace(self.path)
+            self.finished = True
         except (av.FFmpegError, OSError) as error:
             raise self._refused(error) from None
 

@@ -62,7 +62,7 @@ def test_a_server_that_goes_away_is_come_back_to(questions: Path, capsys: pytest
     status, err = run(capsys, questions, answers, "--url", broken.url)  # nobody is there now
     assert "no server" in err
     assert first_expressions(answers) == EXPECTED[:5]
-    answers.write_bytes(answers.read_bytes() + b'{"image": "half a li')
+    answers.write_bytes(answers.read_bytes() + json.dumps({"image": str(questions.with_name("x.jpg"))})[:-3].encode())
     with running(FakeServer()) as server:
         assert run(capsys, questions, answers, "--url", server.url) == (0, "")
         assert len(server.asked) == COUNT - 5
@@ -134,7 +134,8 @@ def test_files_of_others_are_left_alone(
 ) -> None:
     other = questions.with_name("other.jsonl")
     wrong = json.dumps({"image": "else.jpg", "groundings": [{"expression": "a"}]}) + "\n"
-    for text, says in [("notes\n", "holds no answers"), (wrong, "answers other questions")]:
+    texts = [("notes\n", "holds no answers"), (wrong, "answers other questions"), ("a note", "is no answer")]
+    for text, says in texts:
         other.write_text(text)
         status, err = run(capsys, questions, other, "--url", server.url)
         assert status == 2
@@ -145,6 +146,25 @@ def test_files_of_others_are_left_alone(
         assert status == 2
         assert says in err
     assert "cannot read" in run(capsys, "none.jsonl", other)[1]
+
+
+def test_letters_that_look_like_line_ends(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "x.jpg").write_bytes(b"x")
+    asked = {"image": str(tmp_path / "x.jpg"), "expressions": ["the blue\u2028heart\u0085"]}
+    (tmp_path / "q.jsonl").write_text(json.dumps(asked, ensure_ascii=False) + "\r\n", encoding="utf-8")
+    assert run(capsys, tmp_path / "q.jsonl", tmp_path / "a.jsonl", "--url", server.url) == (0, "")
+    assert first_expressions(tmp_path / "a.jsonl") == asked["expressions"]
+
+
+def test_a_full_disk_is_said_in_one_line(server: FakeServer, questions: Path) -> None:
+    answers = questions.with_name("answers.jsonl")
+    command = ["prlimit", "--fsize=1000", sys.executable, "-m", "client.batch", questions, answers, "--url", server.url]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "File too large" in done.stderr
+    assert "the same command goes on" in done.stderr
 
 
 def test_a_terminal_sees_progress(server: FakeServer, questions: Path) -> None:

@@ -3,13 +3,16 @@
 import os
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, presence_of, running, score_of, silence
-from ways import Way
+from ways import Awaited, Way
 
 from client import Busy, Candidate, Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
 
@@ -211,6 +214,62 @@ def test_a_name_that_leads_nowhere(way: Way) -> None:
 def test_a_stranger_is_told_from_a_server(server: FakeServer) -> None:
     with Client(f"http://{server.url}") as client, pytest.raises(Unreachable, match="does not speak HTTP"):
         client.ground(b"x", "a")
+
+
+@pytest.mark.parametrize("page", ["<html>log in</html>", "[]", "null", '{"outputs": [{"name": "BOX"}]}'])
+def test_a_page_is_no_answer(page: str) -> None:
+    """What a proxy answers in Triton's place, though it calls it a success."""
+
+    class Proxy(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(page)))
+            self.end_headers()
+            self.wfile.write(page.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        with (
+            Client(f"http://127.0.0.1:{proxy.server_port}") as client,
+            pytest.raises(ServerFailed, match="cannot be read"),
+        ):
+            client.ground(b"x", "a")
+        proxy.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_closing_ends_calls(black_hole: str, scheme: str) -> None:
+    """Those that other threads wait for, at once, and later ones."""
+    client = Client(scheme + black_hole, timeout=60)
+    with ThreadPoolExecutor() as pool:
+        call = pool.submit(client.ground, b"x", "a")
+        time.sleep(0.5)
+        assert not call.done()
+        client.close()
+        assert isinstance(call.exception(timeout=30), ValueError)
+    with pytest.raises(ValueError, match="closed"):
+        client.ground(b"x", "a")
+    client.close()
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_a_closed_client_stays_closed(way: Way, asked_before: bool) -> None:
+    client = way.connect(way.server.url)
+    if asked_before:
+        assert client.ready()
+    if isinstance(client, Awaited):
+        with client._runner as runner:
+            runner.run(client._client.close())
+            with pytest.raises(ValueError, match="closed"):
+                client.ground(b"x", "a")
+    else:
+        client.close()
+        with pytest.raises(ValueError, match="closed"):
+            client.ground(b"x", "a")
 
 
 def test_a_server_that_comes_back_is_used_again() -> None:
