@@ -44,9 +44,7 @@ class TrainingStep:
         self._precision = PRECISIONS[optim.precision]
         self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._statistics = [buffer for buffer in network.buffers() if buffer.is_floating_point()]
-        # for fp32 and bf16 the scale stays 1: the scaler is what leaves out a step without asking the device
-        self._constant_scale = None if self._precision == torch.float16 else 1.0
-        self.scaler = torch.amp.GradScaler(device.type, init_scale=self._constant_scale or 2.0**16)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self._precision == torch.float16)
 
     def __call__(self, batches: Sequence[Batch]) -> StepResult:
         """Train on the micro-batches of one step."""
@@ -61,10 +59,13 @@ class TrainingStep:
             total += torch.stack([value.detach() for value in losses]) / len(batches)
         self.scaler.unscale_(self._optimizer)
         norm = nn.utils.clip_grad_norm_(self._parameters, self._clip_norm)
-        self.scaler.step(self._optimizer)
-        self.scaler.update(self._constant_scale)
-        self._optimizer.zero_grad(set_to_none=True)
         taken = norm.isfinite()
+        # how a scaler tells a fused optimizer to leave a step out, without asking the device; but the scaler looks at
+        # single elements, which may be finite where their norm is not
+        self._optimizer.found_inf = 1.0 - taken.float()  # type: ignore[attr-defined]
+        self._optimizer.step()
+        self.scaler.update()
+        self._optimizer.zero_grad(set_to_none=True)
         if self._statistics:
             valid = torch.where(taken, self._flat_statistics(), kept).split([len(one) for one in self._statistics])
             torch._foreach_copy_(self._statistics, valid)

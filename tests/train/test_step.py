@@ -54,6 +54,12 @@ def state_of(step: TrainingStep) -> dict[str, torch.Tensor]:
     return state
 
 
+def unchanged(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bool:
+    """Whether states agree in every bit, but for the counters of batches, which nothing reads."""
+    counters = {name for name in before if name.endswith("num_batches_tracked")}
+    return all(torch.equal(before[name], after[name]) for name in before.keys() - counters)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_moves_the_weights(checkpoint: Checkpoint, precision: str) -> None:
     """In every precision, towards a smaller loss."""
@@ -90,9 +96,23 @@ def test_a_bad_step_is_left_out(checkpoint: Checkpoint, spoil: object, precision
     result = step([make_batch(), spoil(make_batch())])  # type: ignore[operator]
     assert not bool(result.taken)
     assert not result.losses.isfinite().all()
-    after = state_of(step)
-    counters = {name for name in before if name.endswith("num_batches_tracked")}
-    assert all(torch.equal(before[name], after[name]) for name in before.keys() - counters)
+    assert unchanged(before, state_of(step))
+    assert bool(step([make_batch()]).taken)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 5.0])
+def test_a_norm_beyond_numbers(checkpoint: Checkpoint, clip_norm: float) -> None:
+    """A gradient of finite elements whose norm is infinite leaves the step out as well, clipped or not."""
+    network = make_network(checkpoint)
+    step = make_step(network, clip_norm=clip_norm)
+    step([make_batch()])
+    before = state_of(step)
+    hook = next(network.head.parameters()).register_hook(lambda gradient: torch.full_like(gradient, 3e38))
+    result = step([make_batch()])
+    assert not bool(result.taken)
+    assert result.losses.isfinite().all()
+    assert unchanged(before, state_of(step))
+    hook.remove()
     assert bool(step([make_batch()]).taken)
 
 
