@@ -14,6 +14,7 @@ from train.config import TrainConfig
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what --help says of each field
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+_FIELD = re.compile(r"--(?!config=)[A-Za-z_][\w.]*=")
 
 
 def build_parser() -> ArgumentParser:
@@ -35,6 +36,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
     arguments = [f"--{argument}" if _OVERRIDE.match(argument) else argument for argument in arguments]
     if not any(argument.startswith("--config") for argument in arguments):
         arguments = ["--config", str(DEMO), *arguments]
+    arguments.sort(key=lambda argument: bool(_FIELD.match(argument)))  # the file first: the last one wins
     parser = build_parser()
     try:
         parsed = parser.instantiate_classes(parser.parse_args(arguments))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from model.config import ModelConfig
 from model.loss import LossConfig
 from train.data.augment import AugmentConfig
+from train.data.world import EXPRESSIONS
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,16 @@ class ScenesConfig:
     """of the training pictures; validation takes the next one"""
     folder: str = "runs/scenes"
     """where they are kept, and found again by a later run"""
+
+    def __post_init__(self) -> None:
+        for name in ("train", "val"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.scenes.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.seed < 0:
+            raise ValueError(f"data.scenes.seed is {self.seed}; it must not be negative")
+        fewest, most = EXPRESSIONS
+        if not fewest <= self.expressions <= most:
+            raise ValueError(f"data.scenes.expressions is {self.expressions}; it must be {fewest} to {most}")
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,11 @@ class OptimConfig:
         for name in ("epochs", "accumulate", "skips_in_a_row"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be at least 1")
+        if not self.lr > 0:
+            raise ValueError(f"optim.lr is {self.lr}; it must be over 0")
+        for name in ("weight_decay", "clip_norm", "backbone_lr"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must not be negative")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"optim.warmup is {self.warmup}; it must be a share of the run, 0 or more and below 1")
 
@@ -153,3 +169,5 @@ class TrainConfig:
             raise ValueError("start brings all weights; backbone_weights cannot be given as well")
         if self.save_every < 1:
             raise ValueError(f"save_every is {self.save_every}; it must be at least 1")
+        if not self.timeout > 0:
+            raise ValueError(f"timeout is {self.timeout}; it must be over 0")

@@ -27,6 +27,17 @@ DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("
         ("optim.accumulate=0", "optim.accumulate is 0"),
         ("resized.epochs=many", "resized"),
         ("save_every=0", "save_every is 0"),
+        ("timeout=0", "timeout is 0"),
+        ("optim.lr=0", "optim.lr is 0"),
+        ("optim.lr=.nan", "optim.lr is nan"),
+        ("optim.weight_decay=-1", "optim.weight_decay is -1"),
+        ("optim.clip_norm=-1", "optim.clip_norm is -1"),
+        ("optim.backbone_lr=-1", "optim.backbone_lr is -1"),
+        ("data.scenes.train=0", "data.scenes.train is 0"),
+        ("data.scenes.val=0", "data.scenes.val is 0"),
+        ("data.scenes.seed=-1", "data.scenes.seed is -1"),
+        ("data.scenes.expressions=1", "data.scenes.expressions is 1"),
+        ("data.scenes.expressions=13", "data.scenes.expressions is 13"),
     ],
 )
 def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -59,9 +70,13 @@ def test_datasets(path: Path) -> None:
     assert ResizedConfig() == parse_arguments([f"--config={path}"]).resized
 
 
-def test_overrides() -> None:
-    """Arguments win over the file; nested fields and lists are reached."""
+def test_overrides(tmp_path: Path) -> None:
+    """Arguments win over the file, wherever it stands; nested fields and lists are reached."""
     config = parse_arguments(["optim.epochs=3", "model.pyramid_levels=[3, 4]", "data.scenes.train=7", "resized=null"])
     assert (config.optim.epochs, config.model.pyramid_levels, config.data.scenes.train) == (3, (3, 4), 7)
     assert config.resized is None
     assert stages(config) == [config]
+    (tmp_path / "run.yaml").write_text("out: there\nseed: 3\n")
+    for file in ([f"--config={tmp_path / 'run.yaml'}"], ["--config", str(tmp_path / "run.yaml")]):
+        config = parse_arguments(["out=here", *file])
+        assert (config.out, config.seed) == ("here", 3)

@@ -24,10 +24,10 @@ from rich.progress import track
 from train.data.drawing import draw_scene
 from train.data.expressions import Meaning
 from train.data.wording import describe, describe_absent
-from train.data.world import COUNTS, Scene, Thing, lay_out
+from train.data.world import COUNTS, EXPRESSIONS, Scene, Thing, lay_out
 
 Described = tuple[str, Meaning, Thing]  # an expression, what it means, the thing it picks
-EXPRESSIONS = 4  # per picture, unless asked otherwise
+USUAL = 4  # expressions per picture
 QUALITY = 90  # of the JPEG files
 
 
@@ -48,7 +48,7 @@ def make_absent(scene: Scene, seed: int, number: int, expressions: int) -> list[
     return describe_absent(scene, lay_out(random), expressions, random)
 
 
-def write_scenes(out: Path, count: int, seed: int, expressions: int = EXPRESSIONS, workers: int | None = None) -> Path:
+def write_scenes(out: Path, count: int, seed: int, expressions: int = USUAL, workers: int | None = None) -> Path:
     """Write `count` pictures and their rows; returns the CSV's path. Raises FileExistsError if it is there already.
 
     The CSV is written last, so where it is, everything is.
@@ -103,10 +103,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--count", type=int, required=True, metavar="N", help="pictures")
     parser.add_argument("--seed", type=int, required=True, metavar="S", help="0 or more")
-    parser.add_argument("--expressions", type=int, default=EXPRESSIONS, metavar="K", help="per picture (default: 4)")
+    parser.add_argument("--expressions", type=int, default=USUAL, metavar="K", help="per picture (default: 4)")
     arguments = parser.parse_args(argv)
-    if arguments.count < 1 or arguments.seed < 0 or not 2 <= arguments.expressions <= 12:
-        parser.error("--count must be 1 or more, --seed 0 or more, --expressions 2 to 12")
+    fewest, most = EXPRESSIONS
+    if arguments.count < 1 or arguments.seed < 0 or not fewest <= arguments.expressions <= most:
+        parser.error(f"--count must be 1 or more, --seed 0 or more, --expressions {fewest} to {most}")
     try:
         print(write_scenes(arguments.out, arguments.count, arguments.seed, arguments.expressions))
     except OSError as error:

@@ -18,6 +18,7 @@ COLOURS = {
 SIZES = {"small": (0.13, 0.17), "large": (0.26, 0.34)}  # height as a share of the picture's short side
 SIDES = (240, 384)  # shortest and longest side of a picture in pixels
 COUNTS = (4, 8)  # fewest and most objects
+EXPRESSIONS = (2, 12)  # fewest and most about one picture, for they are about two things or more and differ in meaning
 GAP = 0.03  # between boxes and to the border, as a share of the short side
 
 
