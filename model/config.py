@@ -62,6 +62,10 @@ class ModelConfig:
     position alone)"""
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if field.type is int and not (isinstance(value, int) and value > 0):
+                raise ValueError(f"{field.name} is {value!r}; it must be a positive integer")
         self._check_parts()
         if self.language_width % 2:
             raise ValueError(f"language_width is {self.language_width}; it must be even (two reading directions)")
@@ -69,6 +73,8 @@ class ModelConfig:
             raise ValueError(f"map_width {self.map_width} is not a multiple of attention_heads {self.attention_heads}")
         if not set(self.pyramid_levels) <= set(range(3, 9)) or not self.pyramid_levels:
             raise ValueError(f"pyramid_levels are {self.pyramid_levels}; known levels are 3 to 8")
+        if list(self.pyramid_levels) != sorted(set(self.pyramid_levels)):
+            raise ValueError(f"pyramid_levels are {self.pyramid_levels}; they must ascend")
 
     def _check_parts(self) -> None:
         if self.blind not in BLIND:

@@ -21,6 +21,12 @@ from model.gin import GIN
         ({"image_size": 31, "afs": False, "garan": False}, "image_size is 31"),
         ({"blind": "deaf"}, "none, language, image, both"),
         ({"pyramid_levels": (2, 3)}, "pyramid_levels"),
+        ({"pyramid_levels": (5, 4, 3)}, r"pyramid_levels are \(5, 4, 3\); they must ascend"),
+        ({"pyramid_levels": (3, 3)}, r"pyramid_levels are \(3, 3\); they must ascend"),
+        ({"attention_heads": 0}, "attention_heads is 0; it must be a positive integer"),
+        ({"head_layers": -1}, "head_layers is -1; it must be a positive integer"),
+        ({"max_words": 0}, "max_words is 0; it must be a positive integer"),
+        ({"language_width": 2.0}, "language_width is 2.0; it must be a positive integer"),
     ],
 )
 def test_refusals(values: dict[str, Any], message: str) -> None:
