@@ -62,6 +62,8 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
     missing = [name for name in ("image_seed", "word_vectors", "lengths", "score_logits") if name not in record]
     if missing:
         raise InvalidRecord(f"{path} is not a record: it lacks {', '.join(missing)}")
+    if record["image_seed"].shape != (2,):
+        raise InvalidRecord(f"{path}: image_seed has shape {record['image_seed'].shape} and not (2,)")
     return record
 
 

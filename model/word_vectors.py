@@ -19,9 +19,12 @@ def read_word_vectors(path: str | Path, width: int) -> tuple[list[str], np.ndarr
     A line is a word and `width` numbers between spaces; word2vec's first line (two integers) is passed over.
     """
     words: dict[str, np.ndarray] = {}
-    with open(path, encoding="utf-8", errors="strict") as lines:
+    with open(path, "rb") as lines:
         for number, line in enumerate(lines, start=1):
-            fields = line.rstrip().split(" ")
+            try:
+                fields = line.decode("utf-8").rstrip().split(" ")
+            except UnicodeDecodeError as error:
+                raise InvalidWordVectors(f"{path}, line {number} is not UTF-8: {error}") from None
             if number == 1 and len(fields) == 2 and all(field.isdigit() for field in fields):
                 continue
             if len(fields) <= width:
@@ -30,6 +33,8 @@ def read_word_vectors(path: str | Path, width: int) -> tuple[list[str], np.ndarr
                 vector = np.array(fields[-width:], dtype=np.float32)
             except ValueError as error:
                 raise InvalidWordVectors(f"{path}, line {number}: {error}") from None
+            if not np.isfinite(vector).all():
+                raise InvalidWordVectors(f"{path}, line {number}: a number is not finite")
             words.setdefault(" ".join(fields[:-width]).lower(), vector)
     if not words:
         raise InvalidWordVectors(f"{path} holds no word vectors")

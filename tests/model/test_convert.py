@@ -14,6 +14,7 @@ from model.config import ModelConfig
 from model.convert import convert, main
 from model.original import ARCHITECTURES, Architecture, architecture_of
 from model.record import InvalidRecord, check_record
+from model.word_vectors import InvalidWordVectors, read_word_vectors
 
 RECORDS = Path(__file__).parent.parent / "records"
 RECORD = RECORDS / "gin_resnet50_320.npz"
@@ -76,6 +77,14 @@ def test_every_array_is_compared(converted: Checkpoint, tmp_path: Path) -> None:
     assert not check_record(converted, tmp_path / "changed.npz")["passed"]
 
 
+def test_a_record_without_a_size(converted: Checkpoint, tmp_path: Path) -> None:
+    """A seed of the images that does not say their size is named."""
+    with np.load(RECORDS / "gin_resnet50_96.npz") as arrays:
+        np.savez(tmp_path / "scalar.npz", **dict(arrays) | {"image_seed": np.array(7)})
+    with pytest.raises(InvalidRecord, match=r"scalar.npz: image_seed has shape \(\) and not \(2,\)"):
+        check_record(converted, tmp_path / "scalar.npz")
+
+
 @pytest.mark.parametrize(
     ("architecture", "size", "levels"),
     [
@@ -123,6 +132,16 @@ def test_word_vectors(original_path: Path, tmp_path: Path, header: str) -> None:
     embedding = checkpoint.weights["expression.embedding.weight"]
     assert not embedding[:2].any()
     np.testing.assert_allclose(embedding[3].numpy(), table["Circle"], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("line", "cause"), [(b"\xff 1 2", "line 2 is not UTF-8"), (b"red 1 nan", "line 2: a number is not finite")]
+)
+def test_unusable_word_vectors(tmp_path: Path, line: bytes, cause: str) -> None:
+    """The file and the line are named."""
+    (tmp_path / "vectors.txt").write_bytes(b"blue 1 2\n" + line + b"\ngreen 1 2\n")
+    with pytest.raises(InvalidWordVectors, match=f"vectors.txt, {cause}"):
+        read_word_vectors(tmp_path / "vectors.txt", width=2)
 
 
 def rewrite(path: Path, out: Path, change: dict[str, torch.Tensor | None]) -> Path:
