@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from model.checkpoint import Checkpoint
-from model.preparation import MAX_EXPRESSIONS, InvalidInput, Preparation
-from train.data.annotations import InvalidData, read_rows
+from model.preparation import MAX_EXPRESSIONS, InvalidInput, Preparation, pad
+from train.data.annotations import InvalidData, Row, read_rows
 
 Question = dict[str, Tensor]  # the inputs of the graph `gin`, by name
 
@@ -27,7 +27,7 @@ def made_up_questions(checkpoint: Checkpoint) -> Iterator[Question]:
         (4, [6]),
     ]
     for seed, (images, lengths) in enumerate(cases):
-        yield make_question(checkpoint, images, lengths, seed)
+        yield make_question(checkpoint, images, [min(max(length, 1), longest) for length in lengths], seed)
 
 
 def make_question(checkpoint: Checkpoint, images: int, lengths: Sequence[int], seed: int) -> Question:
@@ -50,7 +50,7 @@ def make_question(checkpoint: Checkpoint, images: int, lengths: Sequence[int], s
 
 @dataclass(frozen=True)
 class Example:
-    """One annotated picture with its expressions. boxes: float32 (N, 4), the true ones, xyxy in pixels."""
+    """Expressions about one annotated picture. boxes: float32 (N, 4), the true ones, xyxy in pixels."""
 
     question: Question
     boxes: Tensor
@@ -59,28 +59,32 @@ class Example:
 def read_examples(path: Path, preparation: Preparation, pictures: int | None = None) -> list[Example]:
     """The first `pictures`, or all, of a CSV whose pictures lie in the folder `images` beside it.
 
-    Of a row with several expressions the first is asked. Raises InvalidData naming file and row, or OSError.
+    Of a row with several expressions the first is asked; a picture with more rows than one question may hold is asked
+    about several times. Raises InvalidData naming file and row, or OSError.
     """
-    rows_of: dict[Path, list[int]] = {}
-    rows = read_rows(path, path.parent / "images")
-    for index, row in enumerate(rows):
-        rows_of.setdefault(row.image, []).append(index)
+    rows_of: dict[Path, list[Row]] = {}
+    for row in read_rows(path, path.parent / "images"):
+        rows_of.setdefault(row.image, []).append(row)
     examples = []
-    for image, indices in list(rows_of.items())[:pictures]:
-        chosen = [rows[index] for index in indices[:MAX_EXPRESSIONS]]
+    for image, rows in list(rows_of.items())[:pictures]:
+        words: list[list[int]] = []
         try:
             pixels, size = preparation.image(image.read_bytes())
-            ids, lengths = preparation.expressions([row.expressions[0] for row in chosen])
+            for row in rows:
+                words.append(preparation.words(row.expressions[0]))
         except InvalidInput as error:
-            raise InvalidData(f"{path}, row {chosen[0].number}, {image.name}: {error}") from None
-        question = {
-            "images": torch.from_numpy(pixels)[None],
-            "expression_ids": torch.from_numpy(ids),
-            "lengths": torch.from_numpy(lengths),
-            "image_index": torch.zeros(len(chosen), dtype=torch.int64),
-            "image_sizes": torch.tensor([size]),
-        }
-        examples.append(Example(question, torch.tensor([row.box for row in chosen])))
+            raise InvalidData(f"{path}, row {rows[len(words)].number}, {image.name}: {error}") from None
+        for start in range(0, len(rows), MAX_EXPRESSIONS):
+            asked = slice(start, start + MAX_EXPRESSIONS)
+            ids, lengths = pad(words[asked])
+            question = {
+                "images": torch.from_numpy(pixels)[None],
+                "expression_ids": torch.from_numpy(ids),
+                "lengths": torch.from_numpy(lengths),
+                "image_index": torch.zeros(len(ids), dtype=torch.int64),
+                "image_sizes": torch.tensor([size]),
+            }
+            examples.append(Example(question, torch.tensor([row.box for row in rows[asked]])))
     return examples
 
 
