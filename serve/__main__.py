@@ -86,21 +86,20 @@ def _serve(arguments: argparse.Namespace) -> int:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # ignored: started by nohup
             signal.signal(number, _stop)
     log, health = Log(arguments.json_log), Health()
-    server = Server(
-        arguments.repository,
-        arguments.host,
-        arguments.grpc_port,
-        arguments.http_port,
-        arguments.metrics_port,
-        arguments.verbose,
-        metrics_host=arguments.metrics_host,
-        access=_access(arguments),
-        trace_url=arguments.trace_url,
-        log=log,
-    )
-    with (
+    with (  # the endpoint first, so that none of the server's ports can be the same
         contextlib.closing(Endpoint(health, numeric(arguments.metrics_host), arguments.health_port)) as endpoint,
-        server,
+        Server(
+            arguments.repository,
+            arguments.host,
+            arguments.grpc_port,
+            arguments.http_port,
+            arguments.metrics_port,
+            arguments.verbose,
+            metrics_host=arguments.metrics_host,
+            access=_access(arguments),
+            trace_url=arguments.trace_url,
+            log=log,
+        ) as server,
     ):
         for line in describe(server):
             log.event("info", line)

@@ -49,7 +49,8 @@ class Access:
         """Raise Refused for settings that cannot work, or that would expose a server that listens on `host`."""
         if unknown := set(self.unrestricted) - set(PROTOCOLS):
             raise Refused(f"there is no protocol {min(unknown)!r} to open; there are {', '.join(PROTOCOLS)}")
-        if len(self.admin_key) < KEY_LENGTH or not self.admin_key.isprintable() or set(self.admin_key) & set(" :;,="):
+        plain = self.admin_key.isascii() and self.admin_key.isprintable()
+        if len(self.admin_key) < KEY_LENGTH or not plain or set(self.admin_key) & set(" :;,="):
             raise Refused(f"the administrator's key must have {KEY_LENGTH} or more letters and digits")
         if (self.certificate is None) != (self.private_key is None):
             raise Refused("TLS needs both a certificate and its private key")

@@ -18,7 +18,7 @@ gin_question_seconds {seconds:.6f}
 # HELP gin_questions_total Health questions by outcome.
 # TYPE gin_questions_total counter
 {questions}
-# HELP gin_recoveries_total What was brought back after a health question failed.
+# HELP gin_recoveries_total What was brought back.
 # TYPE gin_recoveries_total counter
 {recoveries}
 """

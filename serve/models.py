@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 
-from serve.question import post
+from serve.question import NoRightAnswer, post
 
 TIMEOUT = 300.0  # seconds; building an engine for a GPU takes its time
 
@@ -23,5 +23,8 @@ def unload(url: str, model: str, headers: Mapping[str, str]) -> None:
 
 def loaded_versions(url: str, headers: Mapping[str, str]) -> dict[str, str]:
     """The versions of each model that are ready, such as {"gin": "1"}. Raises NoRightAnswer."""
-    index = json.loads(post(f"{url}/v2/repository/index", b'{"ready": true}', TIMEOUT, dict(headers)))
-    return {model["name"]: str(model.get("version", "")) for model in index}
+    index = post(f"{url}/v2/repository/index", b'{"ready": true}', TIMEOUT, dict(headers))
+    try:
+        return {model["name"]: str(model.get("version", "")) for model in json.loads(index)}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise NoRightAnswer(f"the answer cannot be read: {error!r}") from None

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from http.client import HTTPException
 
 from serve.question import DIRECT
 
@@ -21,8 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with DIRECT.open(url, timeout=5) as response:
             print(response.read().decode().strip())
             return 0
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         text = error.read().decode().strip() if hasattr(error, "read") else str(getattr(error, "reason", error))
+        text = "it does not speak HTTP" if isinstance(error, HTTPException) else text
         print(f"python -m serve.probe: {text}", file=sys.stderr)
         return 1
 

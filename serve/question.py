@@ -1,5 +1,6 @@
 """One real question to a running server, over its HTTP port: where in a small picture is a thing?"""
 
+import http.client
 import io
 import json
 import math
@@ -38,8 +39,9 @@ def ask(url: str, timeout: float) -> float:
     Right is an answer of one box within the picture and one score from 0 to 1.
     """
     started = time.monotonic()
-    answer = json.loads(post(f"{url}/v2/models/{SERVED}/infer", _BODY, timeout, _HEADERS))
+    body = post(f"{url}/v2/models/{SERVED}/infer", _BODY, timeout, _HEADERS)
     try:
+        answer = json.loads(body)
         box, (score,) = (_output(answer, name) for name in ("BOX", "SCORE"))
         good = len(box) == 4 and all(0 <= side <= SIZE for side in box) and 0 <= score <= 1
         if not good or not all(map(math.isfinite, (*box, score))):
@@ -64,18 +66,21 @@ def post(url: str, body: bytes, timeout: float, headers: dict[str, str]) -> byte
         if isinstance(getattr(error, "reason", None), TimeoutError):
             raise Silent(f"no answer within {timeout:g} s") from None
         raise NoRightAnswer(f"no connection: {getattr(error, 'reason', error)}") from None
+    except http.client.HTTPException as error:
+        raise NoRightAnswer(f"the answer broke off: {error!r}") from None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:
     try:
         text = str(json.loads(error.read())["error"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
         return f"HTTP status {error.code}"
     return text.split("\n\nAt:")[0].replace("\n", " ")  # without a traceback
 
 
 def _output(answer: dict[str, Any], name: str) -> list[float]:
-    return next(output["data"] for output in answer["outputs"] if output["name"] == name)
+    (data,) = [output["data"] for output in answer["outputs"] if output["name"] == name]
+    return list(data)
 
 
 def _question() -> tuple[bytes, dict[str, str]]:

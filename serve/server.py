@@ -9,6 +9,7 @@ import subprocess
 import threading
 import time
 from collections import deque
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 
@@ -129,6 +130,11 @@ class Server:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise ServerError(f"the server died: {how}")  # its errors were shown when they came
 
+    def link(self) -> None:
+        """Look anew at what the repository holds, and show the server what of it verifies. Raises RepositoryError."""
+        self.selection = select_models(self.repository)
+        self.refused = link_models(self.repository, self.selection.load, self._models)
+
     def stop(self) -> None:
         """End the server and everything that it started; remove what it left."""
         self._show_log = False
@@ -152,7 +158,7 @@ class Server:
                 "set TMPDIR to another folder"
             )
         backends = triton.build_backends(workplace.path)
-        self.refused = link_models(self.repository, self.selection.load, self._models)
+        self.link()
         self._lines.clear()
         self._process = subprocess.Popen(
             [str(self.program), *self._arguments(backends)],
@@ -240,7 +246,7 @@ def _answers(url: str) -> bool:
     try:
         with DIRECT.open(url, timeout=2) as response:
             return bool(response.status == 200)
-    except OSError:
+    except (OSError, HTTPException):
         return False
 
 

@@ -6,7 +6,7 @@ import select
 import signal
 import time
 
-from serve.errors import ServerError
+from serve.errors import RepositoryError, ServerError
 from serve.health import Health
 from serve.models import load, loaded_versions, unload
 from serve.processes import command_line, living_children, model_processes
@@ -62,8 +62,8 @@ class Supervisor:
             time.sleep(min(SHORTEST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE))
         self._attempts += 1
         self._silent = 0
-        dead = self._dead_models()
-        if dead and self._attempts == 1 and all(self._reload(model) for model in dead):
+        dead = self._dead_models() if self._attempts == 1 else []  # later there may be no server to look at
+        if dead and all(self._reload(model) for model in dead):
             return
         self.server.log.event("warning", "starting the server again")
         self.server.stop()
@@ -71,7 +71,7 @@ class Supervisor:
         try:
             self.server.start()
             self.health.recovered("server")
-        except ServerError as error:
+        except (ServerError, RepositoryError, OSError) as error:
             self.health.failed(str(error))
             self.server.log.event("error", str(error))
 
@@ -91,9 +91,12 @@ class Supervisor:
         former = {pid for pid, (name, _) in model_processes(self.server.pid).items() if name == model}
         self.server.log.event("warning", f"loading {model} again, whose process has died", model=model)
         try:
+            self.server.link()
             unload(self.server.url, model, self.server.access.headers)  # or Triton sees nothing that changed
+            if model in self.server.selection.skipped:
+                raise RepositoryError(self.server.selection.skipped[model])
             load(self.server.url, model, self.server.access.headers)
-        except NoRightAnswer as error:
+        except (NoRightAnswer, RepositoryError, OSError) as error:
             self.server.log.event("error", f"loading {model} failed: {error}", model=model)
             return False
         for pid in former & set(model_processes(self.server.pid)):

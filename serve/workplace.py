@@ -58,9 +58,10 @@ def running() -> Iterator[tuple[Path, dict[str, Any]]]:
 def remove_leftovers() -> None:
     """Remove what is left of this user's servers that were killed with their owners."""
     for folder in _folders():
-        new = not _facts_of(folder) and time.time() - folder.stat().st_mtime < SETTLED
-        if not new and not _is_alive(folder):
-            _remove(folder)
+        with contextlib.suppress(FileNotFoundError):  # another server that starts now removes it too
+            new = not _facts_of(folder) and time.time() - folder.stat().st_mtime < SETTLED
+            if not new and not _is_alive(folder):
+                _remove(folder)
 
 
 def _folders() -> list[Path]:

@@ -1,6 +1,7 @@
 """How many requests may be unanswered at once."""
 
 import threading
+import time
 
 
 class Room:
@@ -8,12 +9,15 @@ class Room:
 
     def __init__(self, size: int) -> None:
         self.size, self.taken = size, 0
+        self._moved = time.monotonic()  # when a place was given back last, or the first was taken
         self._lock = threading.Lock()
 
     def take(self) -> bool:
         """Take a place; False if there is none."""
         with self._lock:
             free = self.taken < self.size
+            if not self.taken:
+                self._moved = time.monotonic()
             self.taken += free
             return free
 
@@ -21,3 +25,8 @@ class Room:
         """Leave a place that was taken."""
         with self._lock:
             self.taken -= 1
+            self._moved = time.monotonic()
+
+    def stuck(self) -> float:
+        """Seconds for which places have been taken and none was given back."""
+        return time.monotonic() - self._moved if self.taken else 0.0

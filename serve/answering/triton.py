@@ -7,12 +7,12 @@ and who was taken in is answered soon. To wait here would keep Triton from sendi
 """
 
 import json
-import os
 import traceback
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
@@ -25,9 +25,11 @@ from serve.answering.features import Features
 from serve.answering.network import AT_ONCE, Network
 from serve.answering.outputs import PRESENCE, Outputs, check_top
 from serve.answering.room import Room
-from serve.sessions import CannotOpen, parameter
+from serve.sessions import CannotOpen, cores, parameter
 
 VOCABULARY = "vocabulary.json"
+Number = TypeVar("Number", int, float)
+HANGS = 30.0  # seconds without an answer while all places are taken
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
-        threshold = float(parameter(config, "presence_threshold"))
+        threshold = _number(config, "presence_threshold", float, 0)
+        most = _number(config, "batch_expressions", int, 1)
         try:
             preparation = Preparation.load(folder / VOCABULARY)
             self.outputs = Outputs(folder, threshold)
@@ -61,16 +64,15 @@ class TritonPythonModel:
             network = Network(folder, config, device)
         except CannotOpen as error:
             raise pb_utils.TritonModelException(str(error)) from None
-        most = int(parameter(config, "batch_expressions"))
         # A GPU chooses its way for every new shape when it first comes.
         network.warm_up(preparation.image_size, (1, most) if device is None else range(1, most + 1))
-        features = Features(int(parameter(config, "feature_cache_bytes")))
+        features = Features(_number(config, "feature_cache_bytes", int, 0))
         self.answerer = Answerer(preparation, network, features)
-        self.room = Room(int(parameter(config, "waiting_requests")))
+        self.room = Room(_number(config, "waiting_requests", int, 1))
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self.counts = Counts(self.answerer, lambda: self.room.taken, labels)
         # Who has prepared a question answers it; on every core one more can be prepared meanwhile.
-        self.threads = ThreadPoolExecutor((os.cpu_count() or 1) + AT_ONCE)
+        self.threads = ThreadPoolExecutor(cores() + AT_ONCE)
         self.batches = Batches(self._answer, lambda asked: len(asked.question.lengths), most, AT_ONCE)
 
     def execute(self, requests: list) -> None:
@@ -78,7 +80,10 @@ class TritonPythonModel:
         for request in requests:
             sender = request.get_response_sender()
             if not self.room.take():
-                error = _error("maximum queue size reached; ask again later", pb_utils.TritonError.UNAVAILABLE)
+                # The words tell whoever watches the server whether it is overloaded or hangs.
+                hangs = self.room.stuck() > HANGS
+                reason = f"nothing was answered for {HANGS:.0f} s" if hangs else "maximum queue size reached"
+                error = _error(f"{reason}; ask again later", pb_utils.TritonError.UNAVAILABLE)
                 sender.send(error, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
                 continue
             image = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
@@ -140,6 +145,21 @@ class TritonPythonModel:
             pb_utils.Logger.log_error(traceback.format_exc())
         finally:
             self.room.give_back()
+
+
+def _number(config: dict[str, Any], name: str, kind: Callable[[str], Number], least: int) -> Number:
+    """A parameter of the configuration, refused if it is no such number or below `least`."""
+    text = parameter(config, name)
+    try:
+        value = kind(text)
+        if not value >= least:
+            raise ValueError
+    except ValueError:
+        named = "a whole number" if kind is int else "a number"
+        raise pb_utils.TritonModelException(
+            f"the configuration has {name} {text!r}; it must be {named} of {least} or more"
+        ) from None
+    return value
 
 
 def _error(message: str, code: int) -> Any:

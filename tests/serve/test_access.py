@@ -130,7 +130,9 @@ def test_papers_that_cannot_work(papers: Papers, name: str) -> None:
         access.check("127.0.0.1")
 
 
-@pytest.mark.parametrize("key", ["", "short", "0123456789abcde", "with spaces in it all", "0123456789,abcdef=1"])
+@pytest.mark.parametrize(
+    "key", ["", "short", "0123456789abcde", "with spaces in it all", "0123456789,abcdef=1", "ключ" * 4]
+)
 def test_keys_that_cannot_be_used(key: str) -> None:
     """A key that could be guessed, or that Triton would cut, is refused without being repeated."""
     with pytest.raises(Refused, match="16 or more") as caught:

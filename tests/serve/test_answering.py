@@ -20,6 +20,7 @@ from serve.answering.answerer import Answer, Answerer
 from serve.answering.batches import Batches
 from serve.answering.features import Features, Seen
 from serve.answering.network import EXPRESSION, Network
+from serve.answering.room import Room
 from serve.sessions import CannotOpen, choose_providers, cores, make_options
 from tests.serve.test_answers import encoded, in_pytorch
 
@@ -158,6 +159,21 @@ def test_features_are_bounded() -> None:
     assert not features.get(b"b")
     features.put(b"d", seen[101])
     assert (features.nbytes, len(features)) == (80, 2)
+
+
+def test_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has so many places, and tells a queue that moves from one that hangs, however long nobody asked before."""
+    now = 0.0
+    monkeypatch.setattr("serve.answering.room.time.monotonic", lambda: now)
+    room = Room(2)
+    now = 1000.0
+    assert (room.take(), room.take(), room.take()) == (True, True, False)
+    assert room.stuck() == 0
+    now = 1010.0
+    assert room.stuck() == 10
+    room.give_back()
+    assert room.take()
+    assert (room.taken, room.stuck()) == (2, 0)
 
 
 def test_batches() -> None:

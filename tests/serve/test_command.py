@@ -141,12 +141,13 @@ def test_impossible_host(repository: Path, host: str) -> None:
     assert host in done.stderr
 
 
-def test_one_port_for_two(repository: Path) -> None:
+@pytest.mark.parametrize("other", ["--http-port", "--health-port"])
+def test_one_port_for_two(repository: Path, other: str) -> None:
     """The same port given twice is named in one line; exit code 2."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    done = refused("--repository", repository, "--grpc-port", port, "--http-port", port)
+    done = refused("--repository", repository, "--grpc-port", port, other, port)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert f":{port}" in done.stderr
 
@@ -210,6 +211,12 @@ DAMAGE = {  # file, what to replace in it, by what, what the message must name
     "other name": ("gin_onnx/config.pbtxt", b'"lengths"', b'"widths"', "widths"),
     "other type": ("gin_onnx/config.pbtxt", b"TYPE_UINT8", b"TYPE_INT8", "tensor(uint8)"),
     "other rank": ("gin_onnx/config.pbtxt", b"[ -1, -1, -1, 3 ]", b"[ -1, -1, 3 ]", "[-1, -1, 3]"),
+    "no number": (
+        "gin/config.pbtxt",
+        b'"batch_expressions" value { string_value: "8" }',
+        b'"batch_expressions" value { string_value: "eight" }',
+        "batch_expressions 'eight'; it must be a whole number of 1 or more",
+    ),
     "other size": ("gin_onnx/config.pbtxt", b"[ -1, 4 ]", b"[ -1, 5 ]", "[-1, 5]"),
 }
 

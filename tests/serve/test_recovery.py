@@ -3,11 +3,13 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,11 @@ from client.errors import GroundingError
 from client.library import Client
 from model.checkpoint import Checkpoint
 from serve import Server, workplace
+from serve.access import Access
+from serve.errors import RepositoryError, ServerError
 from serve.health import Health
+from serve.log import Log
+from serve.models import loaded_versions
 from serve.probe import main as probe
 from serve.processes import command_line
 from serve.supervisor import PATIENCE as PATIENCE_IN_QUESTIONS
@@ -160,6 +166,68 @@ def test_hanging_process_is_replaced(
         assert pid not in descendants(os.getpid())
         with Client(f"{server.address}:{server.grpc_port}") as client:
             assert client.ground(jpeg, QUESTION) == expected
+
+
+def test_what_no_longer_verifies_is_not_brought_back(repository: Path, jpeg: bytes, tmp_path: Path) -> None:
+    """A side model that was tampered with stays away, when its process or the whole server has died; `gin` goes on."""
+    shutil.copytree(repository, tmp_path / "triton_repo")
+    health = Health()
+    with Server(tmp_path / "triton_repo", grpc_port=0, http_port=0, metrics_port=0) as server:
+        supervisor = Supervisor(server, health)
+        supervisor.step()
+        with open(tmp_path / "triton_repo" / "gin_onnx" / "1" / "model.onnx", "ab") as file:
+            file.write(b"more")
+        pids = [pid for pid in descendants(server.pid) if "models/gin_onnx/" in " ".join(command_line(pid))]
+        for victim in (min(pids), server.pid):
+            os.kill(victim, signal.SIGKILL)
+            wait_until_gone({victim})
+            supervisor.step()
+            supervisor.step()
+            assert not health.ready()
+            assert loaded_versions(server.url, server.access.headers).keys() == {"gin"}
+            assert "SHA-256" in server.selection.skipped["gin_onnx"]
+        with Client(f"{server.address}:{server.grpc_port}") as client:
+            assert client.ground(jpeg, QUESTION)
+
+
+def test_starting_again_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the server cannot be started, whatever the reason, the supervisor lives on and tries again."""
+
+    class Broken:
+        """As much of a server as is asked of one that does not run."""
+
+        def __init__(self) -> None:
+            self.url, self.access, self.log, self.ran = "http://127.0.0.1:1", Access(), Log(), True
+            self.failures = deque([ServerError("port taken"), RepositoryError("tampered with"), OSError("disk full")])
+
+        @property
+        def pid(self) -> int:
+            assert self.ran
+            return 0
+
+        def stop(self) -> None:
+            self.ran = False
+
+        def start(self) -> None:
+            if self.failures:
+                raise self.failures.popleft()
+
+    monkeypatch.setattr("serve.supervisor.SHORTEST_PAUSE", 0.0)
+    monkeypatch.setattr("serve.supervisor.model_processes", lambda _: {})
+    server, health = Broken(), Health()
+    supervisor = Supervisor(server, health)  # type: ignore[arg-type]
+    reasons = []
+    for _ in range(4):
+        supervisor.step()
+        reasons.append(health.ready())
+    assert reasons[:3] == ["port taken", "tampered with", "disk full"]
+    assert 'gin_recoveries_total{what="server"} 1' in health.metrics()
+
+
+def test_leftovers_that_another_server_removes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two servers may start at once."""
+    monkeypatch.setattr("serve.workplace._folders", lambda: [tmp_path / "gone"])
+    workplace.remove_leftovers()
 
 
 def test_probe(command: Running, capsys: pytest.CaptureFixture[str]) -> None:
