@@ -9,6 +9,7 @@ from PIL import Image, ImageOps
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF")  # nothing else is parsed, whatever Pillow could open
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000  # checked on the header, before pixels are allocated
+STRIP = 2**20  # pixels that are converted at once
 ORIENTATION, LYING = 0x0112, (5, 6, 7, 8)  # EXIF tag, and its values that exchange the sides
 RESIZE_FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -49,8 +50,8 @@ def read_picture(data: bytes, least: int | None = None) -> tuple[Image.Image, tu
         raise
     except Image.UnidentifiedImageError:
         raise InvalidInput(f"the image is none of {', '.join(FORMATS)}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InvalidInput(f"the image is too large: {error}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise InvalidInput(f"the image has too many pixels; at most {MAX_PIXELS:,} are accepted") from None
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, struct.error, ValueError and others
         raise InvalidInput(f"the image is damaged: {str(error) or type(error).__name__}") from None
 
@@ -67,8 +68,18 @@ def _check_size(size: tuple[int, int]) -> None:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
+    """By strips, for what is between takes several times the memory of the picture."""
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
+    width, height = picture.size
+    rows = max(STRIP // width, 1)
+    whole = Image.new("RGB", picture.size)
+    for top in range(0, height, rows):
+        whole.paste(_strip_to_rgb(picture.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return whole
+
+
+def _strip_to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits a channel: Pillow's own conversion would clip
         grey = np.asarray(picture, dtype=np.float64) / 257.0
         picture = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))

@@ -30,6 +30,20 @@ def test_modes(picture: Image.Image, mode: str) -> None:
     assert np.array_equal(whole(encode(converted)), converted.convert("RGB"))
 
 
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "I;16"])
+def test_strips(picture: Image.Image, mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is converted by strips is what would be at once."""
+    grey = picture.convert("L")
+    converted = Image.fromarray(np.asarray(grey).astype(np.uint16) * 250) if mode == "I;16" else picture.convert(mode)
+    if mode == "RGBA":
+        converted.putalpha(grey)
+    file = encode(converted)
+    at_once = np.asarray(whole(file))
+    monkeypatch.setattr("model.picture.STRIP", 7 * picture.width)
+    assert np.array_equal(whole(file), at_once)
+    assert len(np.unique(at_once)) > 5
+
+
 def test_alpha_lies_over_white() -> None:
     """Where a picture is transparent, white paper shows."""
     picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
