@@ -1,0 +1,51 @@
+"""The health question: whatever comes back in an answer's place is told in one line."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from serve.models import loaded_versions
+from serve.probe import main as probe
+from serve.question import NoRightAnswer, ask
+
+
+@pytest.fixture(params=["<html>", "[]", "null", '{"outputs": []}', "cut off", "no HTTP"])
+def stranger(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The port of something that answers every request with success, but is no Triton."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            if request.param == "no HTTP":
+                self.wfile.write(b"220 mail ready\r\n")
+                return
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(request.param) + 9 * (request.param == "cut off")))
+            self.end_headers()
+            self.wfile.write(request.param.encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_strangers(stranger: int, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the supervisor nor the probe ends in an exception of a parser's."""
+    url = f"http://127.0.0.1:{stranger}"
+    with pytest.raises(NoRightAnswer):
+        ask(url, 10)
+    kind = request.node.callspec.params["stranger"]
+    if kind != "[]":  # no model is loaded there
+        with pytest.raises(NoRightAnswer):
+            loaded_versions(url, {})
+    if kind in ("cut off", "no HTTP"):
+        assert probe(["--health-port", str(stranger)]) == 1
+        assert len(capsys.readouterr().err.splitlines()) == 1
