@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
-from machine import describe_machine
+from machine import describe_machine, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -40,8 +40,8 @@ VARIANTS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="What GIN's two modules are worth.")
-    parser.add_argument("--seeds", type=int, default=2, metavar="N", help="runs of each variant (%(default)s)")
-    parser.add_argument("--record", type=Path, default=RECORD, metavar="FILE", help="(default: %(default)s)")
+    parser.add_argument("--seeds", type=positive, default=2, metavar="N", help="runs of each variant (%(default)s)")
+    parser.add_argument("--record", type=record_file, default=RECORD, metavar="FILE", help="(default: %(default)s)")
     arguments = parser.parse_args(argv)
     record = json.loads(arguments.record.read_text()) if arguments.record.exists() else {"runs": []}
     test = RUNS / "test"
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             name, seed = running[done]
             record["runs"].append({"variant": name, "seed": seed, **done.result()})
             record |= describe_machine() | {"test_pictures": TEST_PICTURES}
-            arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            write_record(arguments.record, record)
     show(record["runs"])
     return 0
 

@@ -8,7 +8,6 @@ resized to 320 pixels, with its expression, in batches of 16, and a 4000 x 3000 
 """
 
 import argparse
-import json
 import statistics
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe_machine
+from machine import describe_machine, positive, record_file, write_record
 from original_targets import original_targets
 from PIL import Image
 from rich.console import Console
@@ -40,8 +39,8 @@ WANTED = 500 / 16  # images per second and core: 500 on 16 cores
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Samples per second of what a loader does, on one core.")
-    parser.add_argument("--repeats", type=int, default=30, metavar="N", help="rounds (%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--repeats", type=positive, default=30, metavar="N", help="rounds (%(default)s)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.record:
         record = {"repeats": arguments.repeats, **describe_machine()}
         record |= {"samples_per_second_and_core": rates, "text_and_targets_ratio": ratio}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from machine import describe_machine
+from machine import describe_machine, input_size, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -55,9 +55,9 @@ Inputs = dict[str, np.ndarray]
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Latency of exported files against the original formulation.")
-    parser.add_argument("--size", type=int, default=320, metavar="PIXELS", help="input size (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=30, metavar="N", help="rounds (%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--size", type=input_size, default=320, metavar="PIXELS", help="input size (%(default)s)")
+    parser.add_argument("--repeats", type=positive, default=30, metavar="N", help="rounds (%(default)s)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     torch.manual_seed(0)
     config = ModelConfig(image_size=arguments.size)
@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         record = describe_machine(onnxruntime=onnxruntime.__version__)
         record |= {"size": arguments.size, "repeats": arguments.repeats, "milliseconds": milliseconds, "ratio": ratios}
         record |= {"targets": TARGETS, "operators_milliseconds": profiles}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

@@ -10,16 +10,14 @@ a form of it computes in vain.
 
 import argparse
 import dataclasses
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from machine import describe_machine
+from machine import describe_machine, input_size, positive, record_file, write_record
 from operations import count
 from rich.console import Console
 from rich.table import Table
@@ -45,9 +43,9 @@ ORIGINAL = "PyTorch eager, as trained, fp32"
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Latency and rate of GIN with ResNet-50 on a GPU.")
-    parser.add_argument("--size", type=int, default=320, metavar="PIXELS", help="input size (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=100, metavar="N", help="runs of each (%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--size", type=input_size, default=320, metavar="PIXELS", help="input size (%(default)s)")
+    parser.add_argument("--repeats", type=positive, default=100, metavar="N", help="runs of each (%(default)s)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     if not torch.cuda.is_available():
         parser.error("PyTorch sees no GPU")
@@ -82,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.record:
         record = describe_machine() | {"size": arguments.size, "repeats": arguments.repeats, "words": ASKED}
         record |= {"operations": operations, "matrix_operations_per_second": rate, "rows": rows}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

@@ -8,7 +8,6 @@ table and, with --record, writes the figures with machine, versions and commit a
 
 import argparse
 import io
-import json
 import secrets
 import shutil
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from machine import describe_machine
+from machine import checkpoint_file, describe_machine, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -50,16 +49,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Latency of one image and one expression.")
     which = "default: %(default)s"
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help=which)
-    parser.add_argument("--repeats", type=int, default=100, metavar="N", help="rounds (default: 100)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT", help=which)
+    parser.add_argument("--repeats", type=positive, default=100, metavar="N", help="rounds (default: 100)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
-    if arguments.repeats < 1:
-        parser.error(f"--repeats is {arguments.repeats}; it must be 1 or more")
-    try:
-        checkpoint = Checkpoint.load(arguments.checkpoint)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    checkpoint = Checkpoint.load(arguments.checkpoint)
     samples = measure(checkpoint, arguments.checkpoint, arguments.repeats)
     rows = {name: summarise(values) for name, values in samples.items()}
     show(rows)
@@ -70,8 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             **describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON),
         }
         record |= {"milliseconds": rows}
-        arguments.record.parent.mkdir(parents=True, exist_ok=True)
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

@@ -9,7 +9,6 @@ asked in turn, round after round; then callers ask each as fast as they are answ
 """
 
 import argparse
-import json
 import re
 import shutil
 import sys
@@ -22,7 +21,7 @@ import numpy as np
 import onnxruntime
 import tritonclient.grpc as triton
 from latency import CHECKPOINT, TRITON, example, run_rounds, summarise, unseen
-from machine import describe_machine
+from machine import checkpoint_file, describe_machine, duration, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 from serving import closed_loop
@@ -192,21 +191,20 @@ def show(figures: dict[str, Any]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Layouts of the served model compared.")
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)")
-    parser.add_argument("--rounds", type=int, default=60, metavar="N", help="with one caller (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=5, metavar="S", help="of each loop (%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument(
+        "checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)"
+    )
+    parser.add_argument("--rounds", type=positive, default=60, metavar="N", help="with one caller (%(default)s)")
+    parser.add_argument("--seconds", type=duration, default=5, metavar="S", help="of each loop (%(default)s)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
-    try:
-        checkpoint = Checkpoint.load(arguments.checkpoint)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
+    checkpoint = Checkpoint.load(arguments.checkpoint)
     figures = measure(checkpoint, arguments.checkpoint, arguments.rounds, arguments.seconds)
     show(figures)
     if arguments.record:
         record = {"checkpoint": arguments.checkpoint.name, "rounds": arguments.rounds, "seconds": arguments.seconds}
         record |= {**describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON), **figures}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

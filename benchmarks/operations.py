@@ -7,13 +7,11 @@ part once per expression. Each row adds a rewriting to those above it.
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
-from machine import describe_machine
+from machine import describe_machine, input_size, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
@@ -29,8 +27,8 @@ WORDS = 8
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Multiply-accumulates of GIN with ResNet-50.")
-    parser.add_argument("--size", type=int, default=320, metavar="PIXELS", help="input size (%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--size", type=input_size, default=320, metavar="PIXELS", help="input size (%(default)s)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     network = GIN(ModelConfig(image_size=arguments.size), vocabulary_size=100).eval()
     counts: dict[str, dict[str, int]] = {"as trained": count(network)}
@@ -44,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Console().print(table)
     if arguments.record:
         record = describe_machine() | {"size": arguments.size, "words": WORDS, "multiply_accumulates": counts}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 
@@ -57,7 +55,8 @@ def count(network: GIN) -> dict[str, int]:
         features = network.encode_image(torch.empty(1, 3, size, size, device="meta"))
     with FlopCounterMode(display=False) as expression_part:
         ids = torch.ones(1, WORDS, dtype=torch.int64, device="meta")
-        expressions = network.encode_expression(ids, torch.ones(1, dtype=torch.int64, device="meta"))
+        lengths, encoder = torch.ones(1, dtype=torch.int64, device="meta"), network.expression
+        expressions = encoder._read(encoder.embedding(ids), lengths)  # the device "meta" knows no autocast
         index = torch.zeros(1, dtype=torch.int64, device="meta")
         pyramid, expressions, _ = network.reason(features, expressions, index)
         if isinstance(network.head, ScoreFirst):

@@ -17,7 +17,7 @@ from typing import Any
 
 import onnxruntime
 from latency import CHECKPOINT
-from machine import describe_machine
+from machine import checkpoint_file, describe_machine, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -37,8 +37,10 @@ SHOWN = ("accuracy", "accuracy_drop", "same_anchor", "mean_iou")
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="What lower precision costs in accuracy.")
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument(
+        "checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)"
+    )
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.record:
         record = {"checkpoint": arguments.checkpoint.name, "test_pictures": TEST[0], "precisions": reports}
         record |= describe_machine(onnxruntime=onnxruntime.__version__)
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

@@ -7,7 +7,6 @@ versions and commit as JSON.
 """
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -22,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
-from machine import describe_machine
+from machine import checkpoint_file, describe_machine, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 from tritonclient.utils import InferenceServerException
@@ -42,12 +41,10 @@ PORTS = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Time to the next right answer after a process was killed.")
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT")
-    parser.add_argument("--kills", type=int, default=10, metavar="N", help="of each process (default: 10)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT")
+    parser.add_argument("--kills", type=positive, default=10, metavar="N", help="of each process (default: 10)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
-    if arguments.kills < 1:
-        parser.error(f"--kills is {arguments.kills}; it must be 1 or more")
     with tempfile.TemporaryDirectory() as folder:
         repository = Path(folder) / "triton_repo"
         shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*", "warmup"))
@@ -61,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Console().print(table)
     if arguments.record:
         record = {"kills": arguments.kills, **describe_machine(triton="2.51 (nvidia-pytriton 0.7.0)")}
-        arguments.record.write_text(json.dumps(record | {"seconds_to_right_answer": rows}, indent=1) + "\n")
+        write_record(arguments.record, record | {"seconds_to_right_answer": rows})
     return 0
 
 

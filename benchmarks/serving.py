@@ -10,7 +10,6 @@ spin for a while after a call. The callers share the cores with the server. --re
 """
 
 import argparse
-import json
 import random
 import shutil
 import statistics
@@ -27,7 +26,7 @@ import numpy as np
 import onnxruntime
 import torch
 from latency import CHECKPOINT, TRITON, example, summarise, unseen
-from machine import describe_machine
+from machine import checkpoint_file, describe_machine, duration, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 
@@ -55,24 +54,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="What serving costs.")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)")
+    which.add_argument(
+        "checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)"
+    )
     which.add_argument("--resnet50", action="store_true", help="the published network with random weights")
-    parser.add_argument("--seconds", type=float, default=3, metavar="S", help="of each loop (%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--seconds", type=duration, default=3, metavar="S", help="of each loop (%(default)s)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
         path = make_published(Path(folder) / "random.pth") if arguments.resnet50 else arguments.checkpoint
-        try:
-            checkpoint = Checkpoint.load(path)
-        except (OSError, ValueError) as error:
-            parser.error(str(error))
-        figures = measure(checkpoint, path, arguments.seconds)
+        figures = measure(Checkpoint.load(path), path, arguments.seconds)
     show(figures)
     if arguments.record:
         name = "ResNet-50 with random weights" if arguments.resnet50 else path.name
         record = {"checkpoint": name, "seconds": arguments.seconds}
         record |= {**describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON), **figures}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

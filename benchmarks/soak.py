@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from latency import CHECKPOINT, TRITON, example, summarise, unseen
-from machine import describe_machine
+from machine import checkpoint_file, describe_machine, positive, record_file, write_record
 from rich.console import Console
 
 from client.errors import GroundingError
@@ -43,10 +43,12 @@ BETWEEN = 5.0  # seconds between looks at the memory
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = argparse.ArgumentParser(description="Whether a server keeps its memory and its promises under load.")
-    parser.add_argument("checkpoint", nargs="?", type=Path, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)")
-    parser.add_argument("--minutes", type=int, default=30, metavar="M", help="of load (%(default)s)")
-    parser.add_argument("--callers", type=int, default=8, metavar="N", help="who ask at once (%(default)s)")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument(
+        "checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)"
+    )
+    parser.add_argument("--minutes", type=positive, default=30, metavar="M", help="of load (%(default)s)")
+    parser.add_argument("--callers", type=positive, default=8, metavar="N", help="who ask at once (%(default)s)")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     if arguments.minutes <= SETTLED + 1:
         parser.error(f"--minutes is {arguments.minutes}; it must be more than {SETTLED + 1}")
@@ -60,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.record:
         record = {"checkpoint": arguments.checkpoint.name, "callers": arguments.callers, "minutes": arguments.minutes}
         record |= describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON) | figures
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 

@@ -7,16 +7,14 @@ machine's speed meets them alike; the batches are in the host's memory beforehan
 """
 
 import argparse
-import json
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from machine import describe_machine
+from machine import describe_machine, input_size, positive, record_file, write_record
 from original_step import OriginalStep
 from rich.console import Console
 from rich.table import Table
@@ -37,11 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     on_gpu = torch.cuda.is_available()
     parser = argparse.ArgumentParser(description="Images per second of a training step.")
-    parser.add_argument("--batch", type=int, default=16 if on_gpu else 4, metavar="N", help="images (%(default)s)")
-    parser.add_argument("--size", type=int, default=320, metavar="PIXELS", help="input size (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=50 if on_gpu else 5, metavar="N", help="rounds (%(default)s)")
+    parser.add_argument("--batch", type=positive, default=16 if on_gpu else 4, metavar="N", help="images (%(default)s)")
+    parser.add_argument("--size", type=input_size, default=320, metavar="PIXELS", help="input size (%(default)s)")
+    parser.add_argument(
+        "--repeats", type=positive, default=50 if on_gpu else 5, metavar="N", help="rounds (%(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="also with torch.compile")
-    parser.add_argument("--record", type=Path, metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     device = torch.device("cuda" if on_gpu else "cpu")
     batch = make_batch(arguments.batch, arguments.size)
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.record:
         record = {"batch": arguments.batch, "size": arguments.size, "repeats": arguments.repeats, **describe_machine()}
         record |= {"images_per_second": rates, "ratio": {name: rate / theirs for name, rate in rates.items()}}
-        arguments.record.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        write_record(arguments.record, record)
     return 0
 
 
