@@ -1,8 +1,8 @@
 """Files of predictions: written, read without trusting them, and scored as the originals' script does."""
 
 import json
-import math
 import pickle
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,4 +102,4 @@ def _parse(entry: Any) -> Prediction:
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

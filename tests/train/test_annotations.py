@@ -46,6 +46,8 @@ def test_rows(tmp_path: Path, images: Path) -> None:
         ("7.jpg,here,dog", "row 0.*not a Python list"),
         ('7.jpg,"__import__(""os"")",dog', "row 0.*not a Python list"),
         ('7.jpg,"[1, 2, 3, nan]",dog', "row 0"),
+        (f'7.jpg,"[1, 2, 3, {10**400}]",dog', "row 0.*not finite"),
+        ('7.jpg,"[1, 2, 3, 4]",[{[]: 1}]', "row 0.*not a Python list"),
         ('7.jpg,"[1, 2, 3, 4]",[]', "row 0.*sentence"),
     ],
 )
@@ -56,11 +58,13 @@ def test_bad_rows(tmp_path: Path, images: Path, line: str, cause: str) -> None:
 
 
 def test_bad_files(tmp_path: Path, images: Path) -> None:
-    """A missing column, no rows, and no file."""
+    """A missing column, no rows, a row that is too short, and no file."""
     with pytest.raises(InvalidData, match="no column bbox"):
         read_rows(write(tmp_path, "7.jpg,dog", header="img_id,query"), images)
     with pytest.raises(InvalidData, match="no rows"):
         read_rows(write(tmp_path), images)
+    with pytest.raises(InvalidData, match="row 0: img_id is empty"):
+        read_rows(write(tmp_path, '"[1, 2, 3, 4]",dog', header="bbox,query,img_id"), images)
     with pytest.raises(FileNotFoundError):
         read_rows(tmp_path / "nowhere.csv", images)
 

@@ -53,6 +53,7 @@ def test_scored_as_the_originals() -> None:
         ({"id": 0, "pred_boxes": [0, 0, 1]}, "four"),
         ({"id": 0, "pred_boxes": [0, 0, 1, float("nan")]}, "finite"),
         ({"id": 0, "pred_boxes": [0, 0, 1, float("inf")]}, "finite"),
+        ({"id": 0, "pred_boxes": [0, 0, 1, 10**400]}, "finite"),
         ({"id": 0, "pred_boxes": "abcd"}, "four"),
         ({"id": 0, "pred_boxes": [0, 0, 1, 1], "pred_scores": "high"}, "high"),
         ([0, 0, 1, 1], "dictionary"),

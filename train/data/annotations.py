@@ -2,7 +2,7 @@
 
 import ast
 import csv
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +52,8 @@ def read_annotations(path: str | Path, images: str | Path | None) -> tuple[list[
             for number, fields in enumerate(reader):
                 try:
                     box, query = _parse_box(fields["bbox"]), _parse_query(fields["query"])
+                    if not fields["img_id"]:
+                        raise ValueError("img_id is empty")
                     rows.append(Row(number, find(fields["img_id"]), box, query))
                 except ValueError as error:
                     problems.append(Problem(str(path), number, str(error)))
@@ -80,7 +82,7 @@ class _ImageFolder:
     def find(self, name: str) -> Path:
         if name not in self._found:
             for candidate in (self._folder / name, self._folder / f"{name}.jpg"):  # Flickr30k's have no suffix
-                if name and candidate.is_file():
+                if candidate.is_file():
                     self._found[name] = candidate
                     break
             else:
@@ -92,9 +94,9 @@ def _parse_box(text: str | None) -> tuple[float, float, float, float]:
     box = _literal(text, "bbox")
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
         raise ValueError(f"bbox {text!r} is not a list [x1, y1, x2, y2]")
-    x1, y1, x2, y2 = (float(side) for side in box)
-    if not all(map(math.isfinite, (x1, y1, x2, y2))):
+    if not all(abs(side) <= sys.float_info.max for side in box):
         raise ValueError(f"bbox {text} holds a number that is not finite")
+    x1, y1, x2, y2 = (float(side) for side in box)
     if not (x1 < x2 and y1 < y2):
         raise ValueError(f"bbox {text} is inside out or empty: it must have x1 < x2 and y1 < y2")
     return x1, y1, x2, y2
@@ -110,5 +112,5 @@ def _parse_query(text: str | None) -> tuple[str, ...]:
 def _literal(text: str | None, column: str) -> object:
     try:
         return ast.literal_eval(text or "")
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         raise ValueError(f"{column} {text!r} is not a Python list") from None
