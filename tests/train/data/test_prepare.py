@@ -283,13 +283,33 @@ def test_hostile_pickle(tmp_path: Path, protocol: int, capsys: pytest.CaptureFix
         load_plain_pickle(path)
 
 
-@pytest.mark.parametrize("references", [{}, [1], [{}], [{"split": "train"}]])
-def test_other_pickles(tmp_path: Path, references: object, capsys: pytest.CaptureFixture[str]) -> None:
-    """Plain data that is not as published is refused in one line."""
+@pytest.mark.parametrize(
+    ("file", "name", "content"),
+    [
+        *(("refs(unc).p", None, content) for content in ({}, [1], [{}], [{"split": "train"}])),
+        ("refs(unc).p", None, [reference("../../escaped", 9, 1, 1, "the dog")]),
+        ("refs(unc).p", None, [reference("train", 9, 1, 1, "the dog") | {"image_id": [9]}]),
+        *(("instances.json", "annotations", content) for content in ([{"bbox": [0, 0, 5, 5]}], [1], {"1": {}})),
+        *(("instances.json", "annotations", [{"id": 1, "bbox": [0, 0, 5, side]}]) for side in (None, 10**400)),
+        ("instances.json", "images", {"9": {"file_name": "a.jpg"}}),
+        ("instances.json", "categories", None),
+    ],
+)
+def test_other_content(
+    tmp_path: Path, file: str, name: str | None, content: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Plain data that is not as published is refused in one line, and nothing is written."""
     source = write_refer(tmp_path / "data" / "refcoco", "unc", ["val"])
-    (source / "refcoco" / "refs(unc).p").write_bytes(pickle.dumps(references))
-    assert main(["refcoco", "--source", str(source), "--out", str(tmp_path / "out")]) == 2
-    assert len(capsys.readouterr().err.splitlines()) == 1
+    path = source / "refcoco" / file
+    if name is None:
+        path.write_bytes(pickle.dumps(content))
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text()) | {name: content}))
+    assert main(["refcoco", "--source", str(source), "--out", str(tmp_path / "out" / "csv")]) == 2
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "as published" in error or "not a list" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_authors_csvs_load_as_they_are(tmp_path: Path) -> None:
