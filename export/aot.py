@@ -39,13 +39,17 @@ def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mappin
         try:
             aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
         except Exception as error:  # of the compiler, or of the disk
-            reason = str(error).strip().splitlines()[-1]
+            reason = (str(error).strip() or repr(error)).splitlines()[-1]
             raise ValueError(f"AOTInductor does not compile this network here: {reason}") from error
 
 
 def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:
-    """Ask a file on the CPU. This runs code of the file."""
-    network = aoti_load_package(str(path))
+    """Ask a file on the CPU. This runs code of the file. Raises ValueError if PyTorch cannot read it."""
+    try:
+        network = aoti_load_package(str(path))
+    except RuntimeError as error:
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        raise ValueError(f"PyTorch {torch.__version__} does not open {path.name}: {reason}") from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         answers = network(*(torch.from_numpy(arrays[name]) for name in inputs))

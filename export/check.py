@@ -43,7 +43,10 @@ def verify(folder: Path) -> list[dict[str, Any]]:
 def _ask(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """Ask the graphs their recorded questions."""
     kind = _format(manifest["kind"])
-    limits, parity = Limits(**manifest["limits"]), {}
+    try:
+        limits, parity = Limits(**manifest["limits"]), {}
+    except TypeError:
+        raise InvalidExport(f"{folder / MANIFEST} is damaged: its limits are {manifest['limits']}") from None
     for name, graph in manifest["graphs"].items():
         try:
             run = kind.open(folder / graph["file"], graph["inputs"], graph["outputs"])

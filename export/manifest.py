@@ -10,6 +10,7 @@ import numpy as np
 
 FORMAT = "gin-export-1"
 MANIFEST = "manifest.json"
+FACTS = {"kind", "checkpoint", "precision", "image_size", "limits"}  # that checking needs
 
 
 class InvalidExport(ValueError):
@@ -49,7 +50,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 raise InvalidExport(f"{folder / name} does not exist")
             if hash_file(folder / name) != expected:
                 raise InvalidExport(f"{folder / name} is not the file that was exported: its SHA-256 differs")
+        if missing := FACTS - manifest.keys():
+            raise InvalidExport(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
         for graph in manifest["graphs"].values():
+            if missing := {"inputs", "outputs"} - graph.keys():
+                raise InvalidExport(f"{path} is damaged: a graph lacks {', '.join(sorted(missing))}")
             if not {graph["file"], graph["questions"]} <= files.keys():
                 raise InvalidExport(f"{path} names a graph whose files have no hash")
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -57,6 +62,15 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             raise
         raise InvalidExport(f"{path} is damaged: {error!r}") from None
     return manifest
+
+
+def named_files(folder: Path) -> set[str]:
+    """The names of files in a folder's manifest, whatever has become of them; none without a manifest."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return set(manifest["files"]) if manifest["format"] == FORMAT else set()
+    except (OSError, KeyError, TypeError, ValueError):
+        return set()
 
 
 Recorded = list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]  # inputs and expected outputs by name

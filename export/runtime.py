@@ -17,7 +17,7 @@ def open_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runn
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base but Exception
-        reason = str(error).strip().splitlines()[0]
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise ValueError(f"ONNX Runtime {onnxruntime.__version__} does not open {path.name}: {reason}") from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

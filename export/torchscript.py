@@ -48,10 +48,14 @@ def _follow_inputs(graph: torch.Graph) -> None:
 
 
 def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:
-    """Ask a file on the CPU."""
+    """Ask a file on the CPU. Raises ValueError if PyTorch cannot read it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        network = torch.jit.load(str(path), map_location="cpu")
+        try:
+            network = torch.jit.load(str(path), map_location="cpu")
+        except RuntimeError as error:
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
+            raise ValueError(f"PyTorch {torch.__version__} does not open {path.name}: {reason}") from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():

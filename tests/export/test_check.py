@@ -9,8 +9,10 @@ import pytest
 
 from export import check
 from export.build import add_version
-from export.graphs import GRAPHS
+from export.formats import Format
+from export.graphs import ANSWERS, GRAPHS, INPUTS
 from export.manifest import MANIFEST, InvalidExport, hash_file
+from tests.export.conftest import MODULES
 
 
 @pytest.fixture
@@ -67,6 +69,24 @@ def test_missing_parts(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [
+        ("limits", "it lacks limits"),
+        ("kind", "it lacks kind"),
+        ("outputs", "a graph lacks outputs"),
+        ("same_anchor", "its limits are"),
+    ],
+)
+def test_incomplete_manifest(copy: Path, name: str, cause: str) -> None:
+    """What checking needs and the manifest lacks is named."""
+    manifest = (copy / MANIFEST).read_text()
+    (copy / MANIFEST).write_text(manifest.replace(f'"{name}"', '"another"'))
+    with pytest.raises(InvalidExport, match=f"{MANIFEST} is damaged: {cause}"):
+        check.verify(copy)
+
+
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
 def test_other_answers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Files with right hashes that answer otherwise here, as under a faulty runtime, are refused with the figures."""
     path = copy / "gin.questions.npz"
@@ -74,11 +94,39 @@ def test_other_answers(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
         recorded = {name: file[name] for name in file.files}
     recorded["0.output.boxes"] = recorded["0.output.boxes"] + 1
     np.savez_compressed(path, **recorded)
-    manifest = json.loads((copy / MANIFEST).read_text())
-    manifest["files"][path.name] = hash_file(path)
-    (copy / MANIFEST).write_text(json.dumps(manifest))
+    claim_to_be_exported(path)
     assert check.main([str(copy)]) == 1
     assert "boxes 1 (limit 0.05)" in capsys.readouterr().err
+
+
+def test_no_network(copy: Path, kind: Format, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file with the right hash that its runtime cannot read is named in one line; exit code 1."""
+    path = copy / f"gin{kind.suffix}"
+    path.write_bytes(b"no network")
+    claim_to_be_exported(path)
+    assert check.main([str(copy)]) == 1
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert f"does not open {path.name}: " in message
+
+
+@pytest.mark.parametrize(
+    ("name", "opener"),
+    [
+        ("onnx", "export.runtime.onnxruntime.InferenceSession"),
+        ("torchscript", "export.torchscript.torch.jit.load"),
+        ("aot", "export.aot.aoti_load_package"),
+    ],
+)
+def test_an_error_without_words(name: str, opener: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a runtime that says nothing, the kind of error is named."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("\n")
+
+    monkeypatch.setattr(opener, fail)
+    with pytest.raises(ValueError, match=r"does not open gin\.file: RuntimeError"):
+        MODULES[name].FORMAT.open(Path("gin.file"), INPUTS, ANSWERS)
 
 
 def test_a_repository(half: Path, tmp_path: Path) -> None:
@@ -101,6 +149,13 @@ def test_versions(half: Path, tmp_path: Path) -> None:
         file.write(b"more")
     assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "3"
     assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "3", "1"]
+
+
+def claim_to_be_exported(path: Path) -> None:
+    """Have the manifest beside a file name its hash."""
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["files"][path.name] = hash_file(path)
+    (path.parent / MANIFEST).write_text(json.dumps(manifest))
 
 
 def claim_another_checkpoint(version: Path) -> None:
