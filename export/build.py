@@ -2,6 +2,8 @@
 
 import contextlib
 import dataclasses
+import fcntl
+import hashlib
 import os
 import platform
 import shutil
@@ -23,7 +25,7 @@ from export.manifest import (
     MANIFEST,
     InvalidExport,
     Recorded,
-    hash_file,
+    named_files,
     read_manifest,
     save_questions,
     write_manifest,
@@ -51,36 +53,55 @@ class Request:
     test: Sequence[Example] = ()
     calibration: Sequence[Question] = ()
 
-    def load(self) -> Checkpoint:
-        """The checkpoint at the wanted size. Raises ValueError, InvalidCheckpoint or OSError."""
-        checkpoint = Checkpoint.load(self.path)
-        if self.size is None:
-            return checkpoint
-        config = dataclasses.replace(checkpoint.config, image_size=self.size)
-        return dataclasses.replace(checkpoint, config=config)
+    def load(self) -> tuple[Checkpoint, str]:
+        """The checkpoint at the wanted size, and the SHA-256 of its file. Raises ValueError, InvalidCheckpoint or
+        OSError."""
+        data = self.path.read_bytes()  # once, for a training run may replace the file at any time
+        checkpoint, sha256 = Checkpoint.load(self.path, data), hashlib.sha256(data).hexdigest()
+        if self.size is not None:
+            config = dataclasses.replace(checkpoint.config, image_size=self.size)
+            checkpoint = dataclasses.replace(checkpoint, config=config)
+        return checkpoint, sha256
 
 
 @contextlib.contextmanager
 def staging(target: Path) -> Iterator[Path]:
     """A folder inside `target` for files that are not to be believed yet; it is removed at the end, and what a killed
-    export left behind with it."""
+    export left behind with it. Of several exports into `target` one waits for the other."""
     target.mkdir(parents=True, exist_ok=True)
-    for leftover in target.glob(f"{STAGING}*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=target, prefix=STAGING))
+    with _locked(target):
+        for leftover in target.glob(f"{STAGING}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(dir=target, prefix=STAGING))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock the folder itself, so that no file of a lock is left in it."""
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        yield folder
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another export into {folder}")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:  # a file system that locks no folders, such as NFS; there nobody waits
+            pass
+        yield
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(handle)
 
 
 def build(request: Request, kind: Format, folder: Path, names: Collection[str] = GRAPHS) -> dict[str, Any]:
     """Write graphs, their recorded questions and the manifest into an empty folder; returns what the manifest says of
     them. names: which of `GRAPHS`; the expression part needs the image part. Raises ParityError, ValueError or OSError.
     """
-    checkpoint = request.load()
+    checkpoint, sha256 = request.load()
     original = make_graphs(checkpoint.network())
-    sha256 = hash_file(request.path)
     facts = {"checkpoint": sha256, "precision": request.precision, "image_size": checkpoint.config.image_size}
     rewritings = rewritings_for(request.precision)
     exported = make_graphs(lower(rewrite(checkpoint.network(), rewritings), request.precision))
@@ -176,11 +197,17 @@ def record(graphs: dict[str, Graph], runners: dict[str, Runner], questions: Sequ
 
 
 def publish(folder: Path, target: Path) -> None:
-    """Move all files of a staged folder into `target`, the manifest last: without it nothing is believed."""
+    """Move all files of a staged folder into `target`, the manifest last, and remove what the former manifest named and
+    this one does not. Killed in between, the former manifest names files that are gone or others by now."""
     target.mkdir(parents=True, exist_ok=True)
-    names = sorted((path.name for path in folder.iterdir()), key=lambda name: (name == MANIFEST, name))
-    for name in names:
+    names = {path.name for path in folder.iterdir()} - {MANIFEST}
+    stale = named_files(target) - names
+    for name in sorted(names):
         os.replace(folder / name, target / name)
+    for path in target.iterdir():
+        if path.name in stale and path.is_file():
+            path.unlink()
+    os.replace(folder / MANIFEST, target / MANIFEST)
 
 
 def publish_models(folder: Path, report: dict[str, Any], kind: Format, repository: Path) -> list[Path]:

@@ -61,7 +61,7 @@ def _export(arguments: argparse.Namespace, kind: Format) -> dict[str, object]:
         LIMITS[arguments.precision], **{name: value for name, value in given.items() if value is not None}
     )
     request = Request(arguments.checkpoint, arguments.precision, limits, arguments.size)
-    preparation = request.load().preparation
+    preparation = request.load()[0].preparation
     if arguments.test is not None:
         request = dataclasses.replace(request, test=read_examples(arguments.test, preparation))
     if calibrated:

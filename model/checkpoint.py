@@ -59,9 +59,10 @@ class Checkpoint:
         save_atomically(content, Path(path))
 
     @classmethod
-    def load(cls, path: str | Path) -> "Checkpoint":
-        """Read a checkpoint. Raises InvalidCheckpoint, FileNotFoundError or IsADirectoryError."""
-        content = load_plain(path)
+    def load(cls, path: str | Path, data: bytes | None = None) -> "Checkpoint":
+        """Read a checkpoint. data: the file's bytes, if they have been read already. Raises InvalidCheckpoint,
+        FileNotFoundError or IsADirectoryError."""
+        content = load_plain(path, data)
         if content.get("format") != FORMAT:
             raise InvalidCheckpoint(
                 f"{path} is not a checkpoint of this project (format {content.get('format')!r}, expected {FORMAT!r}); "
@@ -78,10 +79,11 @@ class Checkpoint:
         return checkpoint
 
 
-def load_plain(path: str | Path) -> dict[str, Any]:
-    """A dictionary of tensors and plain data from a `torch.save` file, without executing anything it names."""
+def load_plain(path: str | Path, data: bytes | None = None) -> dict[str, Any]:
+    """A dictionary of tensors and plain data from a `torch.save` file, without executing anything it names. data: the
+    file's bytes, if they have been read already."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu", weights_only=True)
     except (FileNotFoundError, IsADirectoryError):
         raise
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ValueError and others
@@ -110,13 +112,13 @@ def write_atomically(data: bytes | memoryview, path: Path) -> None:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
-        _sync_folder(path.parent)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             kept = "the previous one is kept" if path.exists() else "nothing was written"
             raise OSError(error.errno, f"{path} could not be written ({error.strerror}); {kept}") from error
         raise
+    _sync_folder(path.parent)
 
 
 def remove_leftovers(path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.checkpoint import Checkpoint, InvalidCheckpoint, save_atomically
+from model.checkpoint import Checkpoint, InvalidCheckpoint, save_atomically, write_atomically
 
 
 def test_round_trip(checkpoint: Checkpoint, checkpoint_path: Path) -> None:
@@ -74,3 +74,17 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         save_atomically({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_new_file_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only the folder cannot be flushed, nobody says that the former file was kept."""
+    path = tmp_path / "last.pth"
+    path.write_bytes(b"former")
+
+    def fail(_: Path) -> None:
+        raise OSError("input/output error")
+
+    monkeypatch.setattr("model.checkpoint._sync_folder", fail)
+    with pytest.raises(OSError, match="^input/output error$"):
+        write_atomically(b"new", path)
+    assert path.read_bytes() == b"new"
