@@ -2,10 +2,11 @@
 
     python -m train.calibrate CKPT CSV --images DIR
 
-Asks about every row of the CSV, and as often about what is not there: the expressions of `NAME_absent.csv` (`img_id,
-query`) beside `NAME.csv` if there is one, else those of other pictures, some of which may be true by chance. Scores
-become probabilities by what half of the pictures teach; the other half measures how often each threshold accepts what
-is not there and rejects what is. The calibration is written into CKPT. The last line printed is JSON.
+Asks about every row of the CSV, and about what is not there: the expressions of `NAME_absent.csv` (`img_id,query`)
+beside `NAME.csv` if there is one, else those of other pictures, some of which may be true by chance. Scores become
+probabilities by what half of the pictures teach, however many rows are of either kind; the other half measures how
+often each threshold accepts what is not there and rejects what is. The calibration is written into CKPT. The last line
+printed is JSON.
 """
 
 import argparse
@@ -27,7 +28,7 @@ from torch import nn
 from model.checkpoint import Checkpoint
 from model.presence import Presence, logits
 from train.data.annotations import InvalidData, Row
-from train.data.check import check_annotations
+from train.data.check import check_annotations, check_rows
 from train.data.loading import evaluation_loader
 from train.evaluation import evaluate
 
@@ -48,13 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows, problems = check_annotations(arguments.csv, arguments.images, checkpoint.config.max_words)
         if problems:
             raise InvalidData(str(problems[0]))
-        absent = read_absent(arguments.csv, arguments.images) or exchange_pictures(rows)
+        absent = read_absent(arguments.csv, arguments.images, checkpoint.config.max_words) or exchange_pictures(rows)
         pictures = sorted({row.image for row in rows})
         if len(pictures) < 2:
             raise InvalidData(f"{arguments.csv} is about {len(pictures)} picture; half of them calibrate, half measure")
-        scores = [ask(checkpoint, group, arguments.workers) for group in (rows, absent)]
         learned = set(pictures[::2])
-        held_out = [np.array([row.image not in learned for row in group]) for group in (rows, absent)]
+        held_out = [np.array([row.image not in learned for row in group], bool) for group in (rows, absent)]
+        if any(out.all() or not out.any() for out in held_out):
+            raise InvalidData(f"{arguments.csv}: what is not there has to be asked about pictures of either half")
+        scores = [ask(checkpoint, group, arguments.workers) for group in (rows, absent)]
         presence = fit(*(part[~out] for part, out in zip(scores, held_out, strict=True)))
         report = measure(*(presence(part[out]) for part, out in zip(scores, held_out, strict=True)))
         dataclasses.replace(checkpoint, presence=presence).save(arguments.checkpoint)
@@ -66,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_absent(path: Path, images: str | Path) -> list[Row]:
+def read_absent(path: Path, images: str | Path, max_words: int) -> list[Row]:
     """Rows that name nothing in their picture, from `NAME_absent.csv` beside `NAME.csv`; none without such a file.
 
     Their boxes mean nothing. Raises InvalidData or OSError.
@@ -76,11 +79,17 @@ def read_absent(path: Path, images: str | Path) -> list[Row]:
         return []
     rows = []
     with open(file, newline="", encoding="utf-8") as lines:
-        for number, fields in enumerate(csv.DictReader(lines)):
-            picture, query = (fields.get(name) for name in ABSENT_COLUMNS)
-            if not picture or not query:
-                raise InvalidData(f"{file}, row {number}: it must have {' and '.join(ABSENT_COLUMNS)}")
-            rows.append(Row(number, Path(images) / picture, (0.0, 0.0, 1.0, 1.0), (query,)))
+        try:
+            for number, fields in enumerate(csv.DictReader(lines)):
+                picture, query = (fields.get(name) for name in ABSENT_COLUMNS)
+                if not picture or not query:
+                    raise InvalidData(f"{file}, row {number}: it must have {' and '.join(ABSENT_COLUMNS)}")
+                rows.append(Row(number, Path(images) / picture, (0.0, 0.0, 1.0, 1.0), (query,)))
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise InvalidData(f"{file} is not a CSV in UTF-8: {error}") from None
+    _, problems = check_rows(rows, file, max_words)
+    if problems:
+        raise InvalidData(str(problems[0]))
     return rows
 
 

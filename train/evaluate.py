@@ -12,6 +12,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import math
 import os
 import sys
 import zipfile
@@ -32,7 +33,7 @@ from train.evaluation import Answers, Scores, breakdown, evaluate
 from train.predictions import Prediction, read_predictions, score_predictions, write_predictions
 from train.processes import start_process_group
 
-LENGTHS = ((1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 50))  # words, in the breakdown
+LENGTHS = (("1", 1), ("2", 2), ("3", 3), ("4-5", 5), ("6-10", 10), ("over 10", math.inf))  # most words of each group
 TIMEOUT = 1800.0  # seconds to wait for another process
 
 
@@ -111,7 +112,7 @@ def _ask(arguments: argparse.Namespace) -> int:
         answers = evaluate(checkpoint.network().to(device), shown if first and sys.stderr.isatty() else loader, device)
         if first:
             write_predictions(arguments.predictions, _predictions(answers))
-            _print_breakdown("words", breakdown(answers, _by_length(answers)))
+            _print_breakdown("words", breakdown(answers, by_length(answers)))
             _print_breakdown("category", breakdown(answers, read_categories(arguments.csv)))
             print(json.dumps(dataclasses.asdict(Scores.of(answers, unusable))))
     finally:
@@ -142,7 +143,7 @@ def read_categories(path: str | Path) -> dict[int, str]:
     with open(file, newline="", encoding="utf-8") as lines:
         try:
             return {int(line["row"]): line["category"] for line in csv.DictReader(lines)}
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, csv.Error) as error:
             raise InvalidData(f"{file} is not a CSV with the columns row,category: {error!r}") from None
 
 
@@ -151,12 +152,10 @@ def _predictions(answers: Answers) -> list[Prediction]:
     return [Prediction(row, (x1, y1, x2, y2), score) for row, (x1, y1, x2, y2), score in zip(*columns, strict=True)]
 
 
-def _by_length(answers: Answers) -> dict[int, str]:
-    names = {}
-    for row, words in zip(answers.rows.tolist(), answers.words.tolist(), strict=True):
-        low, high = next(span for span in LENGTHS if words <= span[1])
-        names[row] = f"{low}" if low == high else f"{low}-{high}"
-    return names
+def by_length(answers: Answers) -> dict[int, str]:
+    """Row number to the group of its number of words."""
+    numbers = zip(answers.rows.tolist(), answers.words.tolist(), strict=True)
+    return {row: next(name for name, most in LENGTHS if words <= most) for row, words in numbers}
 
 
 def _print_breakdown(title: str, groups: Mapping[str, Scores]) -> None:

@@ -56,14 +56,27 @@ def test_command(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 
 def test_bad_input(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A row without a query, and a single picture, are named; the checkpoint stays."""
+    """A single picture, and rows that cannot be asked about, are named in one line; the checkpoint stays."""
     csv = write_scenes(tmp_path, 1, seed=5)
     content = checkpoint_path.read_bytes()
     arguments = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
     assert main(arguments) == 2
     assert "about 1 picture" in capsys.readouterr().err
-    (tmp_path / "scenes_absent.csv").write_text("img_id,query\n000000.jpg,star\n000000.jpg,\n")
-    assert main(arguments) == 2
-    assert "scenes_absent.csv, row 1" in capsys.readouterr().err
+    for bad in ("000000.jpg,", "000000.jpg,?!", f"000000.jpg,{'star ' * 51}", "nowhere.jpg,star"):
+        (tmp_path / "scenes_absent.csv").write_text(f"img_id,query\n000000.jpg,star\n{bad}\n")
+        assert main(arguments) == 2
+        message = capsys.readouterr().err
+        assert "scenes_absent.csv, row 1: " in message
+        assert len(message.splitlines()) == 1
     assert checkpoint_path.read_bytes() == content
-    assert read_absent(tmp_path / "other.csv", tmp_path) == []
+    assert read_absent(tmp_path / "other.csv", tmp_path, 50) == []
+
+
+def test_one_half_is_not_asked(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Expressions of what is not there about pictures of one half alone can teach or measure nothing."""
+    csv = write_scenes(tmp_path, 4, seed=5)
+    arguments = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
+    for picture in ("000000.jpg", "000001.jpg"):
+        (tmp_path / "scenes_absent.csv").write_text(f"img_id,query\n{picture},star\n")
+        assert main(arguments) == 2
+        assert "either half" in capsys.readouterr().err

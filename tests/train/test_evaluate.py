@@ -13,7 +13,7 @@ import torch
 from tests.train.runs import read
 from train.data.annotations import read_rows
 from train.data.scenes import write_scenes
-from train.evaluate import exchange_expressions, main
+from train.evaluate import by_length, exchange_expressions, main
 from train.evaluation import Answers, Scores, breakdown
 
 
@@ -36,10 +36,11 @@ def test_scores() -> None:
 
 
 def test_breakdown() -> None:
-    """Each group has the scores of its rows."""
+    """Each group has the scores of its rows; a sentence of any length is in one."""
     groups = breakdown(answers([0.9, 0.1, 0.7]), {0: "cat", 2: "dog", 1: "cat"})
     assert groups["cat"].accuracy == 0.5
     assert groups["dog"] == Scores.of(answers([0.7]))
+    assert by_length(answers([0.0] * 4, words=[1, 5, 10, 60])) == {0: "1", 1: "4-5", 2: "6-10", 3: "over 10"}
 
 
 def test_any_number_of_processes(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,16 +28,18 @@ def check_annotations(path: str | Path, images: str | Path, max_words: int) -> t
 
     Every picture is decoded whole. Raises InvalidData where the file is no such CSV, or OSError.
     """
-    rows, problems = read_annotations(path, images)
+    rows, unreadable = read_annotations(path, images)
+    good, unusable = check_rows(rows, path, max_words)
+    return good, sorted(unreadable + unusable, key=lambda problem: problem.row)
+
+
+def check_rows(rows: Sequence[Row], path: str | Path, max_words: int) -> tuple[list[Row], list[Problem]]:
+    """The same of rows that were read from `path`."""
     sizes = _decode(dict.fromkeys(row.image for row in rows))
-    good = []
-    for row in rows:
-        reason = _wrong_with(row, sizes[row.image], max_words)
-        if reason is None:
-            good.append(row)
-        else:
-            problems.append(Problem(str(path), row.number, reason))
-    return good, sorted(problems, key=lambda problem: problem.row)
+    reasons = [_wrong_with(row, sizes[row.image], max_words) for row in rows]
+    good = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
+    problems = [(row.number, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
+    return good, [Problem(str(path), number, reason) for number, reason in problems]
 
 
 def _decode(pictures: Iterable[Path]) -> dict[Path, tuple[int, int] | str]:
