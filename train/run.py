@@ -76,7 +76,7 @@ def stages(config: TrainConfig) -> list[TrainConfig]:
         resized=None,
         out=str(Path(config.out) / "resized"),
     )
-    return [dataclasses.replace(config, resized=None), second]
+    return [config, second]
 
 
 def _finished(last: Path, stage: TrainConfig) -> bool:
