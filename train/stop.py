@@ -39,10 +39,13 @@ class StopRequest:
         self._pending = work, told
         return answer or None
 
-    def agreed_now(self) -> int | None:
-        """The same between two epochs, where ranks may wait for each other."""
+    def raise_if_agreed(self) -> None:
+        """Raise Stopped on all ranks if one was asked; before and after an evaluation, where they may wait for each
+        other."""
         self.agreed()
-        return self.agreed()
+        number = self.agreed()
+        if number is not None:
+            raise Stopped(number)
 
     def close(self) -> None:
         """Give the signals back."""

@@ -72,11 +72,10 @@ class Trainer:
             while self.epoch < self.config.optim.epochs:
                 self._train_epoch(stop)
                 self._save()
-                number = stop.agreed_now()
-                if number is not None:
-                    raise Stopped(number)
+                stop.raise_if_agreed()
                 self._finish_epoch()
                 self._save()
+            stop.raise_if_agreed()
         finally:
             stop.close()
             if self.board is not None:
@@ -100,7 +99,7 @@ class Trainer:
                 micro_batches = list(islice(loaded, optim.accumulate))
                 result = self.step(micro_batches)
                 rows = [row for batch in micro_batches for row in batch.rows.tolist()]
-                self.watch.add(self.position // size, result, rows)
+                self.watch.add(self.epoch, self.position // size, result, rows)
                 self.position += size
                 saving = self.position // size % self.config.save_every == 0
                 if saving or done % LOOK_EVERY == 0:
@@ -131,13 +130,15 @@ class Trainer:
     def _finish_epoch(self) -> None:
         """Evaluate, write the epoch down, and keep the weights if they are the best so far."""
         trained = time.monotonic() - self._started + self.seconds
+        for buffer in self.network.buffers():  # so that what is evaluated is what is saved
+            dist.broadcast(buffer, 0)
         answers = evaluate(self.network, self.data.val, self.device)
         scores = Scores.of(answers, self.data.val_unusable)
         line = {
             "epoch": self.epoch + 1,
             "losses": self.watch.means(),
             "val": dataclasses.asdict(scores),
-            "lr": self.optimizer.param_groups[-1]["lr"],
+            "lr": self.optimizer.param_groups[0]["lr"],  # the backbone's groups come last
             "images_per_second": self.position / trained,
             "seconds": time.monotonic() - self._started + self.seconds,
             "skipped": self.watch.skipped,
@@ -166,7 +167,8 @@ class Trainer:
         return Checkpoint(self.config.model, self.data.vocabulary, self.network.state_dict())
 
     def _save(self) -> None:
-        """Write last.pth. Every rank holds the same state between two steps, so the first one's is enough."""
+        """Write last.pth. Between two steps ranks differ in the norms' statistics alone, of which the next step goes on
+        with the first one's: so its state is enough."""
         watched = self.watch.state_dict()
         if not self.first:
             return
@@ -199,5 +201,6 @@ class Trainer:
         self.best, self.history, self.seconds = training["best"], training["history"], training["seconds"]
         self.optimizer.load_state_dict(training["optimizer"])
         self.schedule.load_state_dict(training["schedule"])
-        self.step.scaler.load_state_dict(training["scaler"])
+        if training["scaler"]:  # only fp16 has some
+            self.step.scaler.load_state_dict(training["scaler"])
         self.watch.load_state_dict(training["watch"])

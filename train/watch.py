@@ -26,14 +26,14 @@ class StepWatch:
 
     def __init__(self, log: Path, most_in_a_row: int, device: torch.device) -> None:
         self._log, self._most = log, most_in_a_row
-        self._unread: list[tuple[int, StepResult, list[int]]] = []
+        self._unread: list[tuple[int, int, StepResult, list[int]]] = []
         self._in_a_row = 0
         self.skipped = 0
         self._sums = torch.zeros(len(Losses._fields) + 1, device=device)
 
-    def add(self, step: int, result: StepResult, rows: list[int]) -> None:
-        """step: its number in the epoch, from 0. rows: this rank's, of all its micro-batches."""
-        self._unread.append((step, result, rows))
+    def add(self, epoch: int, step: int, result: StepResult, rows: list[int]) -> None:
+        """step: its number in the epoch; both from 0. rows: this rank's, of all its micro-batches."""
+        self._unread.append((epoch, step, result, rows))
         counted = torch.cat((result.losses, torch.ones_like(result.losses[:1])))
         self._sums += torch.where(result.taken, counted, 0.0)
 
@@ -41,17 +41,19 @@ class StepWatch:
         """Wait for the device and read what is unread. Returns the last loss. Raises Diverged."""
         if not self._unread:
             return 0.0
-        flags = torch.stack([result.taken for _, result, _ in self._unread]).tolist()
-        losses = torch.stack([result.losses[0] for _, result, _ in self._unread]).tolist()
-        for taken, loss, (step, _, rows) in zip(flags, losses, self._unread, strict=True):
+        flags = torch.stack([result.taken for _, _, result, _ in self._unread]).tolist()
+        losses = torch.stack([result.losses[0] for _, _, result, _ in self._unread]).tolist()
+        longest = 0
+        for taken, loss, (epoch, step, _, rows) in zip(flags, losses, self._unread, strict=True):
             self._in_a_row = 0 if taken else self._in_a_row + 1
+            longest = max(longest, self._in_a_row)
             if not taken:
-                self._report(step, loss, rows)
+                self._report(epoch, step, loss, rows)
         self._unread.clear()
-        if self._in_a_row >= self._most:
+        if longest >= self._most:
             raise Diverged(
-                f"the loss or its gradient was not finite in {self._in_a_row} steps in a row; {self._log} names their "
-                "rows, and the last checkpoint holds the weights from before"
+                f"the loss or its gradient was not finite in {longest} steps in a row; {self._log} names their rows, "
+                "and the last checkpoint holds the weights from before"
             )
         return losses[-1]
 
@@ -81,10 +83,11 @@ class StepWatch:
             dist.all_reduce(sums)
         return sums
 
-    def _report(self, step: int, loss: float, rows: list[int]) -> None:
+    def _report(self, epoch: int, step: int, loss: float, rows: list[int]) -> None:
         self.skipped += 1
         rank = dist.get_rank() if dist.is_initialized() else 0
+        entry = {"epoch": epoch + 1, "step": step + 1, "rank": rank, "loss": repr(loss), "rows": rows}
         print(f"step {step + 1} left out: not finite (loss {loss:g} on rank {rank}, rows {rows})", file=sys.stderr)
         self._log.parent.mkdir(parents=True, exist_ok=True)
         with open(self._log, "a", encoding="utf-8") as log:
-            log.write(json.dumps({"step": step + 1, "rank": rank, "loss": repr(loss), "rows": rows}) + "\n")
+            log.write(json.dumps(entry) + "\n")

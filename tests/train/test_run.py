@@ -4,9 +4,11 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,15 +17,17 @@ import torch.multiprocessing as mp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.parallel import DistributedDataParallel
 
+import train.trainer
 from model.checkpoint import Checkpoint
 from model.loss import LossConfig
 from train.arguments import parse_arguments
-from train.config import OptimConfig
+from train.config import OptimConfig, ResizedConfig
 from train.data.annotations import Row, read_rows
 from train.data.dataset import GroundingDataset, collate
 from train.data.sampler import Visit
 from train.data.scenes import write_scenes
-from train.evaluation import Scores
+from train.evaluate import main as evaluate_file
+from train.evaluation import Answers, Scores
 from train.optimizer import build_optimizer
 from train.run import main
 from train.step import TrainingStep
@@ -33,13 +37,14 @@ SETTINGS = [
     "model.branch_width=8", "model.map_width=16", "model.pyramid_width=16", "model.head_width=16",
     "data.batch_size=2", "data.workers=0", "data.scenes.train=8", "data.scenes.val=3", "data.scenes.expressions=3",
 ]  # fmt: skip
+RESIZED = ["resized.image_size=96", "resized.pyramid_levels=[4, 5]", "resized.epochs=1", "resized.batch_size=2"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run on two processes, one epoch."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, start(folder, 2, "optim.epochs=1")
+    return folder, start(folder, 2, "optim.epochs=1", "optim.lr=0.03", "optim.backbone_lr=0.1")
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
@@ -70,6 +75,20 @@ def test_two_processes(run: tuple[Path, subprocess.CompletedProcess[str]]) -> No
     assert {"red", "circle"} & set(best.vocabulary.words)
     line = json.loads((folder / "out" / "history.jsonl").read_text())
     assert line["val"]["rows"] == 9
+    rates = [group["lr"] for group in last.training["optimizer"]["param_groups"]]
+    assert line["lr"] == rates[0] == pytest.approx(10 * rates[-1])
+
+
+def test_what_is_validated_is_saved(
+    run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint alone scores what two processes did, though each had statistics of its own pictures."""
+    folder, _ = run
+    val = next((folder / "scenes").glob("val-*"))
+    command = [str(folder / "out" / "best.pth"), str(val / "scenes.csv"), "--images", str(val / "images")]
+    assert evaluate_file([*command, "--workers", "0", "--predictions", str(folder / "predictions.jsonl")]) == 0
+    validated = json.loads((folder / "out" / "history.jsonl").read_text().splitlines()[0])["val"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == pytest.approx(validated, abs=1e-6)
 
 
 def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,9 +117,8 @@ def test_what_a_run_leaves(run: tuple[Path, subprocess.CompletedProcess[str]]) -
 
 def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command trains both; the second, larger one begins with the best of the first, without its finest level, on
-    two processes. Resumed, nothing is left to do."""
-    resized = ["resized.image_size=96", "resized.pyramid_levels=[4, 5]", "resized.epochs=1", "resized.batch_size=2"]
-    done = start(tmp_path, 2, "optim.epochs=1", *resized)
+    two processes. Resumed, nothing is left to do; the first one's settings are those of both."""
+    done = start(tmp_path, 2, "optim.epochs=1", *RESIZED)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1:") == 2
     first, second = (Checkpoint.load(tmp_path / "out" / path) for path in ("best.pth", "resized/best.pth"))
@@ -109,8 +127,26 @@ def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     left_out = "fpn.smooth.0.weight"  # of the finest level, so it stays as it was
     assert torch.equal(first.weights[left_out], second.weights[left_out])
     assert not torch.equal(first.weights["fpn.smooth.1.weight"], second.weights["fpn.smooth.1.weight"])
-    assert main(arguments(tmp_path, "optim.epochs=1", "resume=true", *resized)) == 0
+    assert main(arguments(tmp_path, "optim.epochs=1", "resume=true", *RESIZED)) == 0
     assert capsys.readouterr().out == ""
+    written = parse_arguments([f"--config={tmp_path / 'out' / 'config.yaml'}"])
+    assert written.resized == ResizedConfig(image_size=96, pyramid_levels=(4, 5), epochs=1, batch_size=2)
+
+
+def test_asked_to_stop_in_the_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is finished and written down, and the second stage does not begin."""
+    evaluate = train.trainer.evaluate
+
+    def asked(*what: Any) -> Answers:
+        signal.raise_signal(signal.SIGTERM)
+        return evaluate(*what)
+
+    monkeypatch.setattr(train.trainer, "evaluate", asked)
+    assert main(arguments(tmp_path, "optim.epochs=1", *RESIZED)) == 128 + signal.SIGTERM
+    training = Checkpoint.load(tmp_path / "out" / "last.pth").training
+    assert training is not None
+    assert training["epoch"] == len(training["history"]) == 1
+    assert not (tmp_path / "out" / "resized").exists()
 
 
 def test_not_a_number_is_never_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
