@@ -103,10 +103,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     ):
         for line in describe(server):
             log.event("info", line)
-        for name, reason in server.selection.skipped.items():
-            log.event("warning", f"not loaded: {name}: {reason}")
-        for reason in server.refused.values():
-            log.event("warning", f"not served: {reason}")
+        server.tell_what_is_missing()
         supervisor = Supervisor(server, health)
         supervisor.step()
         scheme = "grpcs" if server.access.certificate else "grpc"

@@ -38,7 +38,7 @@ def select_models(repository: Path) -> Selection:
 
 def _obstacle(folder: Path) -> str:
     """Why a model cannot be loaded, or nothing."""
-    config = (folder / "config.pbtxt").read_text(encoding="utf-8")
+    config = (folder / "config.pbtxt").read_text(encoding="utf-8", errors="replace")
     match = re.search(r'^\s*(?:backend|platform):\s*"([^"]+)"', config, re.MULTILINE)
     backend = match[1] if match else ""
     if backend not in backend_names():

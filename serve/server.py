@@ -130,10 +130,16 @@ class Server:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise ServerError(f"the server died: {how}")  # its errors were shown when they came
 
-    def link(self) -> None:
-        """Look anew at what the repository holds, and show the server what of it verifies. Raises RepositoryError."""
-        self.selection = select_models(self.repository)
-        self.refused = link_models(self.repository, self.selection.load, self._models)
+    def link(self, model: str) -> None:
+        """Show the server the versions of a model that verify now. Raises RepositoryError if none does."""
+        self.refused |= link_models(self.repository, [model], self._models)
+
+    def tell_what_is_missing(self) -> None:
+        """Log the models that are not loaded and the versions that are not served, with the reasons."""
+        for name, reason in self.selection.skipped.items():
+            self.log.event("warning", f"not loaded: {name}: {reason}")
+        for reason in self.refused.values():
+            self.log.event("warning", f"not served: {reason}")
 
     def stop(self) -> None:
         """End the server and everything that it started; remove what it left."""
@@ -158,7 +164,8 @@ class Server:
                 "set TMPDIR to another folder"
             )
         backends = triton.build_backends(workplace.path)
-        self.link()
+        self.selection = select_models(self.repository)
+        self.refused = link_models(self.repository, self.selection.load, self._models)
         self._lines.clear()
         self._process = subprocess.Popen(
             [str(self.program), *self._arguments(backends)],

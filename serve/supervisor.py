@@ -12,6 +12,7 @@ from serve.models import load, loaded_versions, unload
 from serve.processes import command_line, living_children, model_processes
 from serve.question import NoRightAnswer, Overloaded, Silent, ask
 from serve.server import Server
+from serve.triton import TritonMissing
 
 INTERVAL = 5.0  # seconds between questions; the death of a process is seen at once
 QUESTION_TIMEOUT = 10.0  # seconds
@@ -71,7 +72,8 @@ class Supervisor:
         try:
             self.server.start()
             self.health.recovered("server")
-        except (ServerError, RepositoryError, OSError) as error:
+            self.server.tell_what_is_missing()
+        except (ServerError, RepositoryError, TritonMissing, OSError) as error:
             self.health.failed(str(error))
             self.server.log.event("error", str(error))
 
@@ -91,10 +93,8 @@ class Supervisor:
         former = {pid for pid, (name, _) in model_processes(self.server.pid).items() if name == model}
         self.server.log.event("warning", f"loading {model} again, whose process has died", model=model)
         try:
-            self.server.link()
             unload(self.server.url, model, self.server.access.headers)  # or Triton sees nothing that changed
-            if model in self.server.selection.skipped:
-                raise RepositoryError(self.server.selection.skipped[model])
+            self.server.link(model)
             load(self.server.url, model, self.server.access.headers)
         except (NoRightAnswer, RepositoryError, OSError) as error:
             self.server.log.event("error", f"loading {model} failed: {error}", model=model)

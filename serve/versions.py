@@ -67,6 +67,7 @@ def link_models(repository: Path, names: Iterable[str], view: Path) -> dict[str,
     for name in names:
         good, reasons = split_versions(repository / name)
         if not good:
+            _link({}, view / name)
             raise RepositoryError(f"model {name!r} has no version to serve: {'; '.join(reasons.values())}")
         others = [entry for entry in (repository / name).iterdir() if not entry.name.isdigit()]
         _link({entry.name: entry for entry in (*good, *others)}, view / name)
