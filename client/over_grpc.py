@@ -3,7 +3,9 @@
 Both raise InferenceServerException for a call that failed, with gRPC's status.
 """
 
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +51,18 @@ class Grpc:
 
     def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
         """The outputs by name, within `seconds`."""
-        try:
+        with self._open():
             return question.arrays(self._triton.infer(**_call(question, seconds)))
-        except InferenceServerException:
-            if self._closed:  # by another thread
-                raise ValueError(CLOSED) from None
-            raise
 
     def ready(self, seconds: float) -> bool:
         """Whether the model can be asked."""
-        return bool(self._triton.is_model_ready(MODEL, client_timeout=seconds))
+        with self._open():
+            return bool(self._triton.is_model_ready(MODEL, client_timeout=seconds))
 
     def share(self, region: str, size: int, seconds: float) -> None:
         """Tell the server of a region of shared memory, under its own name."""
-        self._triton.register_system_shared_memory(region, f"/{region}", size, client_timeout=seconds)
+        with self._open():
+            self._triton.register_system_shared_memory(region, f"/{region}", size, client_timeout=seconds)
 
     def unshare(self, region: str, seconds: float) -> None:
         """Have the server let go of it."""
@@ -72,6 +72,16 @@ class Grpc:
         """End the connection; calls that wait, and later ones, raise ValueError."""
         self._closed = True
         self._triton.close()
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[None]:
+        """Around a call, which another thread may end by closing."""
+        try:
+            yield
+        except (InferenceServerException, ValueError):
+            if self._closed:
+                raise ValueError(CLOSED) from None
+            raise
 
 
 class AsyncGrpc:

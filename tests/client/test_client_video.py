@@ -102,13 +102,14 @@ def test_ctrl_c_leaves_a_whole_file(server: FakeServer, clip: Path, tmp_path: Pa
     assert os.listdir(tmp_path) == ["out.mp4"]
 
 
-def test_the_report_comes_last(clip: Path) -> None:
+def test_the_report_comes_last(tmp_path: Path) -> None:
     """After Ctrl-C too, and it counts what was still in flight."""
+    clip = make_clip(tmp_path / "long.mp4", count=30 * COUNT)
     with running(FakeServer(script=[answer] * 5 + [slowly] * COUNT)) as server:
         words = [sys.executable, "-m", "client.video", clip, "ball", "--in-flight", "4", "--url", server.url]
         stopped = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         until = time.monotonic() + 60
-        while len(server.asked) < 8 and time.monotonic() < until:
+        while len(server.asked) < 8 and stopped.poll() is None and time.monotonic() < until:
             time.sleep(0.02)
         stopped.send_signal(signal.SIGINT)
         printed, err = stopped.communicate(timeout=60)
