@@ -75,7 +75,8 @@ class Trainer:
                 stop.raise_if_agreed()
                 self._finish_epoch()
                 self._save()
-            stop.raise_if_agreed()
+            if self.config.resized is not None:  # another stage would follow
+                stop.raise_if_agreed()
         finally:
             stop.close()
             if self.board is not None:
