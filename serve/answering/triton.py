@@ -50,8 +50,8 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         folder = Path(args["model_repository"]) / args["model_version"]
         device = int(args["model_instance_device_id"]) if args["model_instance_kind"] == "GPU" else None
-        threshold = _number(config, "presence_threshold", float, 0)
-        most = _number(config, "batch_expressions", int, 1)
+        threshold = _number(folder, config, "presence_threshold", float, 0)
+        most = _number(folder, config, "batch_expressions", int, 1)
         try:
             preparation = Preparation.load(folder / VOCABULARY)
             self.outputs = Outputs(folder, threshold)
@@ -66,9 +66,9 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException(str(error)) from None
         # A GPU chooses its way for every new shape when it first comes.
         network.warm_up(preparation.image_size, (1, most) if device is None else range(1, most + 1))
-        features = Features(_number(config, "feature_cache_bytes", int, 0))
+        features = Features(_number(folder, config, "feature_cache_bytes", int, 0))
         self.answerer = Answerer(preparation, network, features)
-        self.room = Room(_number(config, "waiting_requests", int, 1))
+        self.room = Room(_number(folder, config, "waiting_requests", int, 1))
         labels = {"model": args["model_name"], "version": args["model_version"]}
         self.counts = Counts(self.answerer, lambda: self.room.taken, labels)
         # Who has prepared a question answers it; on every core one more can be prepared meanwhile.
@@ -147,7 +147,7 @@ class TritonPythonModel:
             self.room.give_back()
 
 
-def _number(config: dict[str, Any], name: str, kind: Callable[[str], Number], least: int) -> Number:
+def _number(folder: Path, config: dict[str, Any], name: str, kind: Callable[[str], Number], least: int) -> Number:
     """A parameter of the configuration, refused if it is no such number or below `least`."""
     text = parameter(config, name)
     try:
@@ -157,7 +157,7 @@ def _number(config: dict[str, Any], name: str, kind: Callable[[str], Number], le
     except ValueError:
         named = "a whole number" if kind is int else "a number"
         raise pb_utils.TritonModelException(
-            f"the configuration has {name} {text!r}; it must be {named} of {least} or more"
+            f"the configuration of {folder} has {name} {text!r}; it must be {named} of {least} or more"
         ) from None
     return value
 
