@@ -58,7 +58,7 @@ class Network:
         """Run both parts with so many images of side S and expressions, which makes the first questions as fast as
         later ones."""
         with contextlib.ExitStack() as turns:
-            for _ in range(AT_ONCE):  # alone, then beside another
+            for _ in range(1 if self._beside is self._alone else AT_ONCE):  # alone, then beside another
                 turns.enter_context(self.turn())
                 for count in counts:
                     together = {1, count} if self._device is None else {1}
