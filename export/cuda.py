@@ -132,6 +132,7 @@ class ConvolutionReLU(nn.Module):
 
     def forward(self, features: Tensor, residual: Tensor | None = None) -> Tensor:
         """features: (B, C, h, w). residual: as the output."""
+        features = features.contiguous(memory_format=torch.channels_last)  # which decides how the output lies
         if residual is None:
             return torch.cudnn_convolution_relu(features, self.weight, self.bias, *self.shape)
         return torch.cudnn_convolution_add_relu(features, self.weight, residual, 1.0, self.bias, *self.shape)
