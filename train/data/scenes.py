@@ -58,9 +58,15 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = USUAL, wor
         raise FileExistsError(f"{path} exists already")
     (out / "images").mkdir(parents=True, exist_ok=True)
     write = partial(_write_one, out / "images", seed, expressions)
-    pool = ProcessPoolExecutor(workers or os.cpu_count(), initializer=_leave_interrupts)
+    pool = ProcessPoolExecutor(workers or os.cpu_count())
     try:
-        written = pool.map(write, range(count), chunksize=16)
+        # Ctrl-C at a terminal reaches all processes. The pool's inherit that it is blocked and leave it to this one,
+        # which must not be interrupted either while it hands out the work.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            written = pool.map(write, range(count), chunksize=16)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         console = Console(stderr=True)
         shown = track(written, f"scenes {out}", count, console=console, transient=True)
         scenes = list(shown if console.is_terminal else written)
@@ -73,11 +79,6 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = USUAL, wor
     _write_csv(out / "scenes_absent.csv", ("img_id", "query"), absent)
     _write_csv(path, ("img_id", "bbox", "query"), rows)
     return path
-
-
-def _leave_interrupts() -> None:
-    """Ctrl-C reaches all processes at a terminal; the one that waits for the others deals with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _write_one(images: Path, seed: int, expressions: int, number: int) -> tuple[str, list[Described], list[str]]:
