@@ -24,6 +24,7 @@ from model.gin import GIN
 from model.loss import LossConfig
 from train.config import OptimConfig
 from train.data.dataset import Batch
+from train.network import compile_network
 from train.optimizer import build_optimizer
 from train.step import TrainingStep
 
@@ -101,7 +102,7 @@ def make_ways(batch: Batch, size: int, device: torch.device, compiled: bool) -> 
             optim = OptimConfig(precision=precision)
             ours = network().to(memory_format=torch.channels_last).train()  # type: ignore[call-overload]
             if compile_it:
-                ours.compile()
+                compile_network(ours)
             step = TrainingStep(ours, build_optimizer(ours, optim), LossConfig(), optim, device)
             name = f"ours, {precision}" + (", compiled" if compile_it else "")
             ways[name] = lambda step=step: step([batch])  # type: ignore[misc]

@@ -20,7 +20,7 @@ from train.data.dataset import Batch, collate
 from train.data.loading import load_data
 from train.data.sampler import Visit
 from train.evaluation import Scores, evaluate
-from train.network import build_network
+from train.network import build_network, compile_network
 from train.optimizer import Schedule, build_optimizer
 from train.progress import EpochProgress
 from train.records import epoch_line, write_history, write_settings
@@ -51,7 +51,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.network, config.optim)
         self.schedule = Schedule(self.optimizer, config.optim)
         if config.optim.compile:
-            self.network.compile()
+            compile_network(self.network)
         parallel: torch.nn.Module = self.network
         if dist.get_world_size() > 1:
             pinned = [device.index] if device.type == "cuda" else None

@@ -1,6 +1,7 @@
 """One step of the optimizer, taken or left out."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from model.gin import GIN
 from model.loss import LossConfig
 from train.config import OptimConfig
 from train.data.dataset import Batch
+from train.network import compile_network
 from train.optimizer import Schedule, build_optimizer
 from train.step import TrainingStep
 
@@ -72,6 +74,19 @@ def test_a_step_moves_the_weights(checkpoint: Checkpoint, precision: str) -> Non
     moved = [name for name, tensor in network.named_parameters() if not torch.equal(tensor, before[name])]
     assert len(moved) > 0.8 * len(before)
     assert all(tensor.dtype == torch.float32 for tensor in network.parameters())
+
+
+def test_a_compiled_step(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is the same step, and what is compiled is so in one piece."""
+    network, compiled = make_network(checkpoint), make_network(checkpoint)
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    compile_network(compiled)
+    results = []
+    for one in (network, compiled):
+        step = make_step(one)
+        torch.manual_seed(0)
+        results.append([step([make_batch()]).losses for _ in range(2)])
+    torch.testing.assert_close(results[1], results[0])
 
 
 def flat_box(batch: Batch) -> Batch:
