@@ -9,6 +9,7 @@ a form of it computes in vain.
 """
 
 import argparse
+import copy
 import dataclasses
 import statistics
 import sys
@@ -22,9 +23,10 @@ from machine import describe_machine, input_size, positive, record_file, write_r
 from operations import count
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
-from export.cuda import for_cuda
-from export.graphs import INPUTS, Graph, make_graphs
+from export.cuda import SideBySide, for_cuda
+from export.graphs import ANSWERS, INPUTS, Graph, make_graphs
 from export.precision import HALVES, lower
 from export.questions import make_question
 from export.rewrite import rewrite, rewritings_for
@@ -93,21 +95,31 @@ def make_networks(checkpoint: Checkpoint) -> dict[str, Graph]:
     networks = {ORIGINAL: make_graphs(checkpoint.network().cuda())["gin"]}
     for precision in HALVES:
         lowered = lower(rewrite(checkpoint.network(), rewritings_for(precision)), precision)
-        networks[f"CUDA graph, rewritten, {precision}"] = make_graphs(for_cuda(lowered))["gin"]
+        networks[f"CUDA graph, rewritten, {precision}"] = Graph(SideBySide(for_cuda(lowered)).eval(), INPUTS, ANSWERS)
     return networks
 
 
 def compile_for(network: Graph, asked: dict[str, torch.Tensor]) -> Graph:
-    """The same, compiled by PyTorch's Inductor for the shapes of one question."""
-    inputs = tuple(asked[name] for name in network.inputs)
-    network(asked)  # which computes the network's constants: see `on_device`
-    with torch.no_grad(), torch._inductor.config.patch(freezing=True):
+    """The same, its pieces compiled by PyTorch's Inductor for the shapes of one question."""
+    compiled = copy.copy(network.module)
+    compiled._modules = dict(network.module.named_children())
+    seen: dict[nn.Module, tuple[torch.Tensor, ...]] = {}
+    hooks = [
+        piece.register_forward_hook(lambda piece, inputs, _: seen.update({piece: inputs}))
+        for piece in compiled.children()
+    ]
+    network(asked)  # which also computes the network's constants: see `on_device`
+    for hook in hooks:
+        hook.remove()
+    for name, piece in compiled.named_children():
         # Kept as for ONNX: a compiled network would compute them anew and copy them from the host in each run.
-        with mock.patch("torch.onnx.is_in_onnx_export", return_value=True):
-            exported = torch.export.export(network.module, inputs)
-        module = torch.compile(exported.module())
-        module(*inputs)
-    return dataclasses.replace(network, module=module)
+        with torch.no_grad(), torch._inductor.config.patch(freezing=True):
+            with mock.patch("torch.onnx.is_in_onnx_export", return_value=True):
+                exported = torch.export.export(piece, seen[piece])
+            module = torch.compile(exported.module())
+            module(*seen[piece])
+        compiled._modules[name] = module
+    return dataclasses.replace(network, module=compiled)
 
 
 def captured(network: Graph, asked: dict[str, torch.Tensor]) -> Callable[[], Any]:

@@ -78,10 +78,16 @@ class ExpressionPart(nn.Module):
         (N,) in 0..1; attention float32 (N, S/8, S/8) in 0..1; anchors int64 (N,), which anchor won; and boxes (N, K, 4)
         and scores (N, K) of the K best anchors, best first.
         """
-        network = self.network
-        dtype = precision_of(network)
+        dtype = precision_of(self.network)
         features = [level.to(dtype) for level in (features_8, features_16, features_32)]
-        expressions = network.encode_expression(expression_ids, lengths).to(dtype)
+        expressions = self.network.encode_expression(expression_ids, lengths).to(dtype)
+        return self.answer(features, expressions, image_index, image_sizes)
+
+    def answer(
+        self, features: list[Tensor], expressions: Tensor, image_index: Tensor, image_sizes: Tensor
+    ) -> tuple[Tensor, ...]:
+        """The same from encoded expressions (N, D). features: from `GIN.encode_image`."""
+        network = self.network
         pyramid, expressions, attention_logits = network.reason(features, expressions, image_index)
         anchors, sizes = network.anchors(pyramid).float(), image_sizes[image_index]
         logits, deltas_at = _read(network.head, pyramid, expressions)
@@ -122,9 +128,9 @@ class Whole(nn.Module):
     ) -> tuple[Tensor, ...]:
         """See the two parts."""
         features = ImagePart(self.network).encode(images)
-        answers = ExpressionPart(self.network, candidates=1)(
-            *features, expression_ids, lengths, image_index, image_sizes
-        )
+        expressions = self.network.encode_expression(expression_ids, lengths).to(precision_of(self.network))
+        part = ExpressionPart(self.network, candidates=1)
+        answers = part.answer(features, expressions, image_index, image_sizes)
         return answers[: len(ANSWERS)]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from export.rewrite.cells import CellsHead, Sizes
-from export.rewrite.head import SplitConvolution, SplitHead, taps_inside
+from export.rewrite.head import SplitConvolution, SplitHead
 from model.anchors import cell_centres, on_device
 from model.gin import GIN
 
@@ -43,10 +43,11 @@ class CanvasHead(CellsHead):
 
     def _language(self, expressions: Tensor, sizes: Sizes) -> Tensor:
         """The expression's part of the first convolution: (N, width, H, W)."""
-        N, (size, _) = expressions.shape[0], lay_out(sizes)
-        inside = on_device(canvas_taps, expressions.device, expressions.dtype, sizes)  # (HW, 9)
+        N, (size, _), device = expressions.shape[0], lay_out(sizes), expressions.device
+        kinds = on_device(kinds_of_places, device, expressions.dtype)  # (17, 9)
+        places = on_device(canvas_kinds, device, torch.int64, sizes)  # (HW,)
         taps = self.first.of_expression(expressions).view(N, -1, 9).transpose(1, 2)  # (N, 9, width)
-        return (inside @ taps).transpose(1, 2).unflatten(2, size)
+        return (kinds @ taps).index_select(1, places).transpose(1, 2).unflatten(2, size)
 
     def _position(self, sizes: Sizes, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The position's part of the first convolution, and its bias: (width, H, W)."""
@@ -99,9 +100,21 @@ def canvas_places(sizes: Sizes) -> Tensor:
     return canvas_order(sizes).argsort()[: sum(height * width for height, width in sizes)]
 
 
-def canvas_taps(sizes: Sizes) -> Tensor:
-    """`taps_inside` of each map at its place: float64 (HW, 9)."""
-    return _paint([taps_inside(*size).T.unflatten(0, size) for size in sizes], sizes, 0).flatten(0, 1)
+def kinds_of_places() -> Tensor:
+    """Which taps of a 3x3 convolution lie inside a map, for the kinds of places there are: by the row's kind, then by
+    the column's; and none, of a gap. 1 or 0, float64 (17, 9)."""
+    alone, first, inner, last = [0, 1, 0], [0, 1, 1], [1, 1, 1], [1, 1, 0]
+    along = torch.tensor([alone, first, inner, last], dtype=torch.float64)
+    return torch.cat((torch.kron(along, along), torch.zeros(1, 9, dtype=torch.float64)))
+
+
+def canvas_kinds(sizes: Sizes) -> Tensor:
+    """The kind of each place of the canvas: int64 (HW,)."""
+
+    def along(side: int) -> Tensor:
+        return torch.tensor([1, *[2] * (side - 2), 3] if side > 1 else [0])
+
+    return _paint([4 * along(height)[:, None] + along(width) for height, width in sizes], sizes, 16).flatten()
 
 
 def canvas_centres(sizes: Sizes) -> Tensor:

@@ -6,10 +6,32 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
-from export.cuda import ConvolutionReLU, channels_last, for_cuda, fuse_relus
+from export.cuda import SideBySide, for_cuda
+from export.cuda.convolutions import ConvolutionReLU, FoldedStem, fuse_convolutions, is_stem
+from export.cuda.maps import channels_last
+from export.cuda.scores import half_scores
+from export.graphs import ANSWERS, INPUTS, Graph, make_graphs
 from export.precision import lower
+from export.questions import make_question
 from export.rewrite import rewrite, rewritings_for
+from model.checkpoint import Checkpoint
+from tests.conftest import make_checkpoint
 from tests.export.test_rewrite import largest_difference, make_inputs, make_network
+
+
+@pytest.fixture
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own operations stand in for those of a GPU."""
+
+    def relu(x: Tensor, weight: Tensor, bias: Tensor, *shape: object) -> Tensor:
+        return F.relu(F.conv2d(x, weight, bias, *shape))
+
+    def add_relu(x: Tensor, weight: Tensor, residual: Tensor, alpha: float, bias: Tensor, *shape: object) -> Tensor:
+        return F.relu(F.conv2d(x, weight, bias, *shape) + alpha * residual)
+
+    monkeypatch.setattr(torch, "cudnn_convolution_relu", relu)
+    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add_relu)
+    monkeypatch.setattr("export.cuda.scores.single_product", lambda one, other: one.float() @ other.float())
 
 
 def test_channels_last() -> None:
@@ -23,21 +45,62 @@ def test_channels_last() -> None:
 
 
 @pytest.mark.parametrize(("backbone", "fused"), [("resnet18", 17), ("resnet50", 49), ("shufflenet_v2_x0_5", 36)])
-def test_fused_relus(backbone: str, fused: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that follow a convolution are cuDNN's, for which PyTorch's own operations stand in here."""
-
-    def relu(x: Tensor, weight: Tensor, bias: Tensor, *shape: object) -> Tensor:
-        return F.relu(F.conv2d(x, weight, bias, *shape))
-
-    def add_relu(x: Tensor, weight: Tensor, residual: Tensor, alpha: float, bias: Tensor, *shape: object) -> Tensor:
-        return F.relu(F.conv2d(x, weight, bias, *shape) + alpha * residual)
-
-    monkeypatch.setattr(torch, "cudnn_convolution_relu", relu)
-    monkeypatch.setattr(torch, "cudnn_convolution_add_relu", add_relu)
+def test_fused_convolutions(backbone: str, fused: int, on_a_cpu: None) -> None:
+    """All that a rectification follows are cuDNN's, the first on squares of pixels; added biases are one."""
     network = make_network(backbone=backbone).double()
-    changed = fuse_relus(rewrite(network))
-    assert sum(isinstance(module, ConvolutionReLU) for module in changed.modules()) == fused
+    changed = fuse_convolutions(rewrite(network))
+    modules = list(changed.backbone.modules())
+    assert sum(isinstance(module, ConvolutionReLU) for module in modules) == fused
+    assert sum(isinstance(module, FoldedStem) for module in modules) == 1
+    projections = [module for module in modules if isinstance(module, nn.Conv2d) and module.groups == 1]
+    assert all(module.bias is None for module in projections if backbone != "shufflenet_v2_x0_5")
     assert largest_difference(network, changed, make_inputs((64, 96), 3, torch.float64)) <= 1e-9
+
+
+def test_stems() -> None:
+    """Only a convolution of colours that halves the picture is folded."""
+    assert is_stem(nn.Conv2d(3, 8, 7, stride=2, padding=3))
+    assert is_stem(nn.Conv2d(3, 8, 3, stride=2, padding=1))
+    others = [
+        nn.Conv2d(3, 8, 7, stride=1, padding=3),
+        nn.Conv2d(3, 8, 5, stride=2, padding=2),
+        nn.Conv2d(3, 8, 7, stride=2, padding=2),
+        nn.Conv2d(16, 8, 7, stride=2, padding=3),
+    ]
+    assert not any(is_stem(other) for other in others)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_scores(precision: str, on_a_cpu: None) -> None:
+    """Products of two halves are those of single precision, to a part of 2^16."""
+    network = lower(rewrite(make_network(), rewritings_for(precision)), precision)
+    changed = half_scores(network)
+    dtype = next(network.backbone.parameters()).dtype
+    cells = torch.randn(2, 50, network.config.head_width, dtype=dtype)
+    expected, scores = network.head.score(cells.float()), changed.head.score(cells)  # type: ignore[operator, union-attr]
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
+    patches = torch.randn(2, 3, 9 * network.config.head_width, dtype=dtype)
+    expected = network.head.deltas(patches.float())  # type: ignore[operator, union-attr]
+    assert torch.equal(changed.head.deltas(patches), expected)  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "shufflenet_v2_x0_5"])
+def test_side_by_side(backbone: str, on_a_cpu: None) -> None:
+    """In pieces it answers as in one."""
+    checkpoint = make_checkpoint()
+    network = make_network(backbone=backbone)
+    network = fuse_convolutions(channels_last(rewrite(network, rewritings_for("fp16"))))
+    asked = make_question(checkpoint, images=2, lengths=[3, 1, 4], seed=0)
+    expected = make_graphs(network)["gin"](asked)
+    answers = Graph(SideBySide(network).eval(), INPUTS, ANSWERS)(asked)
+    assert all(torch.equal(answers[name], expected[name]) for name in ANSWERS)
+
+
+def test_not_side_by_side() -> None:
+    """A network without feature selection is refused."""
+    with pytest.raises(ValueError, match="only GIN with both modules"):
+        SideBySide(make_network(afs=False))
 
 
 def test_shapes_of_fused_kernels() -> None:
@@ -53,17 +116,13 @@ def test_shapes_of_fused_kernels() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-@torch.inference_mode()
 def test_on_a_gpu(precision: str) -> None:
-    """Scores stay near those of the network as trained."""
+    """Scores stay near those of the network as trained, in one and side by side."""
     network = make_network(backbone="resnet50")
+    checkpoint = Checkpoint(network.config, make_checkpoint().vocabulary, network.state_dict())
     changed = for_cuda(lower(rewrite(network, rewritings_for(precision)), precision))
-    images, *expressions = make_inputs((64, 96), 7, torch.float32)
-    expected = network(images, *expressions)
-    dtype = torch.float16 if precision == "fp16" else torch.bfloat16
-    features = changed.encode_image(images.cuda().to(dtype))
-    ids, lengths, image_index = (tensor.cuda() for tensor in expressions)
-    encoded = changed.encode_expression(ids, lengths).to(dtype)
-    pyramid, encoded, _ = changed.reason(features, encoded, image_index)
-    logits, _ = changed.head.scores(pyramid, encoded)  # type: ignore[operator, union-attr]
-    torch.testing.assert_close(logits.sigmoid().cpu(), expected.score_logits.sigmoid(), atol=0.1, rtol=0)
+    asked = make_question(checkpoint, images=3, lengths=[3, 1, 4, 2, 6], seed=0)
+    expected = make_graphs(network)["gin"](asked)
+    asked = {name: tensor.cuda() for name, tensor in asked.items()}
+    for graph in (make_graphs(changed)["gin"], Graph(SideBySide(changed).eval(), INPUTS, ANSWERS)):
+        torch.testing.assert_close(graph(asked)["scores"].cpu(), expected["scores"], atol=0.1, rtol=0)
