@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     vocabulary = Vocabulary(WORDS)
     checkpoint = Checkpoint(config, vocabulary, GIN(config, len(vocabulary)).state_dict())
     operations = 2 * sum(count(rewrite(checkpoint.network(), rewritings_for("int8"))).values())
-    rate = matrix_rate(arguments.repeats)
     networks = make_networks(checkpoint)
+    rate = matrix_rate(arguments.repeats)
     rows = []
     for batch in BATCHES:
         asked = make_question(checkpoint, images=batch, lengths=[ASKED] * batch, seed=0)

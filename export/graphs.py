@@ -87,8 +87,19 @@ class ExpressionPart(nn.Module):
         self, features: list[Tensor], expressions: Tensor, image_index: Tensor, image_sizes: Tensor
     ) -> tuple[Tensor, ...]:
         """The same from encoded expressions (N, D). features: from `GIN.encode_image`."""
+        pyramid, expressions, attention_logits = self.network.reason(features, expressions, image_index)
+        return self.read(pyramid, expressions, attention_logits[0], image_index, image_sizes)
+
+    def read(
+        self,
+        pyramid: list[Tensor],
+        expressions: Tensor,
+        attention_logits: Tensor,
+        image_index: Tensor,
+        image_sizes: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """The same from what `GIN.reason` gives. attention_logits: of the finest level."""
         network = self.network
-        pyramid, expressions, attention_logits = network.reason(features, expressions, image_index)
         anchors, sizes = network.anchors(pyramid).float(), image_sizes[image_index]
         logits, deltas_at = _read(network.head, pyramid, expressions)
 
@@ -102,7 +113,7 @@ class ExpressionPart(nn.Module):
         else:
             logits, index = logits.topk(min(self.candidates, logits.shape[1]), dim=1)  # best first
         boxes, scores = boxes_at(index), logits.sigmoid()
-        attention = attention_logits[0].float().sigmoid()
+        attention = attention_logits.float().sigmoid()
         return boxes[:, 0], scores[:, 0], attention, index[:, 0], boxes, scores
 
 

@@ -1,11 +1,11 @@
 """The network in pieces, of which those that do not wait for each other run side by side.
 
-One image does not fill a GPU. So words are read while the backbone looks at the picture, and its finer maps are brought
-to the levels while it goes on to the coarser ones. The time saved is that of a CUDA graph; without one, starting the
-kernels takes longer than running them.
+One image does not fill a GPU. So words are read while the backbone looks at the picture, its finer maps are brought to
+the levels while it goes on to the coarser ones, and the levels reason at once. The time saved is that of a CUDA graph;
+without one, starting the kernels takes longer than running them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
@@ -23,36 +23,45 @@ class SideBySide(nn.Module):
     """Stands in for `export.graphs.Whole`. Its children are the pieces, each from tensors to tensors."""
 
     def __init__(self, network: GIN) -> None:
-        """network: from `for_cuda`. Raises ValueError for one without AFS or GARAN, or with another backbone."""
+        """network: from `for_cuda`. Raises ValueError for one that is not GIN on a backbone of torchvision."""
         super().__init__()
-        if not (isinstance(network.backbone, Backbone) and network.config.afs and network.config.garan):
-            raise ValueError("only GIN with both modules, on a backbone of torchvision, runs side by side")
-        self.language, self.rest = Language(network), Rest(network)
-        selections = cast(list[ChannelsLastSelection], list(network.afs))
+        config = network.config
+        if not (isinstance(network.backbone, Backbone) and config.afs and config.garan and config.blind == "none"):
+            raise ValueError("only GIN with all its parts, on a backbone of torchvision, runs side by side")
+        self.language = Language(network)
         first, *others = split_body(cast(fx.GraphModule, network.backbone.body))
-        stages = [nn.Sequential(Pixels(network), first), *others]
-        self.count = len(stages)
-        for number, stage in enumerate(stages):
+        for number, stage in enumerate((nn.Sequential(Pixels(network), first), *others)):
             self.add_module(f"stage{number}", stage)
-            self.add_module(f"bring{number}", Bring([selection.branches[number] for selection in selections]))
+        self.levels = range(len(network.afs))  # as many as there are stages
+        for level in self.levels:
+            selection = cast(ChannelsLastSelection, network.afs[level])
+            for number, branch in enumerate(selection.branches):
+                self.add_module(f"branch{number}{level}", branch)
+            self.add_module(f"reason{level}", Reason(selection, network.garan[level]))
+        self.answer = Answer(network)
 
     def forward(
         self, images: Tensor, expression_ids: Tensor, lengths: Tensor, image_index: Tensor, image_sizes: Tensor
     ) -> tuple[Tensor, ...]:
         """See `Whole`."""
-        side = [torch.cuda.Stream() for _ in range(2)] if images.is_cuda else [None, None]
-        with beside(side[0]):
+        words, *levels = (torch.cuda.Stream() if images.is_cuda else None for _ in range(1 + len(self.levels)))
+        with beside(words):
             expressions = self.language(expression_ids, lengths)
-        maps = [images]  # kept until the end, for the other stream reads them
-        brought: list[Tensor] = []
-        for number in range(self.count):
+        maps = [images]  # kept until the end, for the other streams read them
+        brought: list[list[Tensor]] = [[] for _ in self.levels]
+        for number in self.levels:
             maps.append(self.get_submodule(f"stage{number}")(maps[-1]))
-            with beside(side[1]):
-                brought += self.get_submodule(f"bring{number}")(maps[-1])
-        for stream in side:
-            if stream is not None:
-                torch.cuda.current_stream().wait_stream(stream)
-        return cast(tuple[Tensor, ...], self.rest(expressions, image_index, image_sizes, *brought))
+            for level in self.levels:
+                with beside(levels[level]):
+                    brought[level].append(self.get_submodule(f"branch{number}{level}")(maps[-1]))
+        wait_for(words)
+        reasoned: list[Tensor] = []
+        for level in self.levels:
+            with beside(levels[level]):
+                reasoned += self.get_submodule(f"reason{level}")(expressions, image_index, *brought[level])
+        for stream in levels:
+            wait_for(stream)
+        return cast(tuple[Tensor, ...], self.answer(expressions, image_index, image_sizes, *reasoned))
 
 
 @contextmanager
@@ -65,6 +74,12 @@ def beside(stream: torch.cuda.Stream | None) -> Iterator[None]:
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         yield
+
+
+def wait_for(stream: torch.cuda.Stream | None) -> None:
+    """What the present stream is given from now on comes after what the other has been given."""
+    if stream is not None:
+        torch.cuda.current_stream().wait_stream(stream)
 
 
 class Language(nn.Module):
@@ -91,33 +106,32 @@ class Pixels(nn.Module):
         return pixels_to_images(pixels).to(self.dtype)
 
 
-class Bring(nn.Module):
-    """One map of the backbone, brought to all levels."""
+class Reason(nn.Module):
+    """Selection and reasoning at one level."""
 
-    def __init__(self, branches: Sequence[nn.Module]) -> None:
+    def __init__(self, selection: ChannelsLastSelection, garan: nn.Module) -> None:
         super().__init__()
-        self.branches = nn.ModuleList(branches)
+        self.selection, self.garan = selection, garan
 
-    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
-        """What `ChannelsLastSelection.bring` gives for it, by level."""
-        return tuple(branch(features) for branch in self.branches)
+    def forward(self, expressions: Tensor, image_index: Tensor, *brought: Tensor) -> tuple[Tensor, Tensor]:
+        """brought: of the level. Returns as `GlobalAttentiveReasoning.forward`."""
+        selected = self.selection.select(brought, expressions, image_index)
+        return cast(tuple[Tensor, Tensor], self.garan(selected, expressions))
 
 
-class Rest(nn.Module):
-    """What needs both sides: selection, reasoning, pyramid, head."""
+class Answer(nn.Module):
+    """Pyramid and head."""
 
     def __init__(self, network: GIN) -> None:
         super().__init__()
         self.part = ExpressionPart(network, candidates=1)
 
     def forward(
-        self, expressions: Tensor, image_index: Tensor, image_sizes: Tensor, *brought: Tensor
+        self, expressions: Tensor, image_index: Tensor, image_sizes: Tensor, *reasoned: Tensor
     ) -> tuple[Tensor, ...]:
-        """brought: by map, then by level."""
-        levels = len(self.part.network.afs)  # as many as there are maps
-        features = [list(brought[level::levels]) for level in range(levels)]
-        answers = self.part.answer(cast(list[Tensor], features), expressions, image_index, image_sizes)
-        return answers[: len(ANSWERS)]
+        """reasoned: map and attention logits of each level."""
+        pyramid = self.part.network.fpn(list(reasoned[::2]))
+        return self.part.read(pyramid, expressions, reasoned[1], image_index, image_sizes)[: len(ANSWERS)]
 
 
 def split_body(body: fx.GraphModule) -> list[fx.GraphModule]:

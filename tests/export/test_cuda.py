@@ -1,5 +1,7 @@
 """The form for a GPU answers as the network it was made from."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -85,11 +87,11 @@ def test_scores(precision: str, on_a_cpu: None) -> None:
     assert torch.equal(changed.head.deltas(patches), expected)  # type: ignore[operator, union-attr]
 
 
-@pytest.mark.parametrize("backbone", ["resnet18", "shufflenet_v2_x0_5"])
-def test_side_by_side(backbone: str, on_a_cpu: None) -> None:
+@pytest.mark.parametrize("changes", [{"backbone": "resnet18"}, {"transposed_diffusion": False}])
+def test_side_by_side(changes: dict[str, Any], on_a_cpu: None) -> None:
     """In pieces it answers as in one."""
     checkpoint = make_checkpoint()
-    network = make_network(backbone=backbone)
+    network = make_network(**changes)
     network = fuse_convolutions(channels_last(rewrite(network, rewritings_for("fp16"))))
     asked = make_question(checkpoint, images=2, lengths=[3, 1, 4], seed=0)
     expected = make_graphs(network)["gin"](asked)
@@ -97,10 +99,11 @@ def test_side_by_side(backbone: str, on_a_cpu: None) -> None:
     assert all(torch.equal(answers[name], expected[name]) for name in ANSWERS)
 
 
-def test_not_side_by_side() -> None:
-    """A network without feature selection is refused."""
-    with pytest.raises(ValueError, match="only GIN with both modules"):
-        SideBySide(make_network(afs=False))
+@pytest.mark.parametrize("changes", [{"afs": False}, {"garan": False}, {"blind": "language"}])
+def test_not_side_by_side(changes: dict[str, Any]) -> None:
+    """A network that lacks a part is refused."""
+    with pytest.raises(ValueError, match="only GIN with all its parts"):
+        SideBySide(make_network(**changes))
 
 
 def test_shapes_of_fused_kernels() -> None:
