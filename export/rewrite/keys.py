@@ -43,7 +43,7 @@ class AbsorbedKeys(nn.Module):
         if self.transposed_diffusion:
             diffuse = diffuse.view(N, G, h, w).transpose(2, 3).reshape(N, G, h * w)
         diffused = (value[..., None] * diffuse[:, :, None]).view(N, C, h, w)
-        reasoned = F.leaky_relu(self.norm(diffused + features), 0.1)
+        reasoned = F.leaky_relu(self.norm(features + diffused), 0.1)  # the sum lies in memory as its first term does
         return reasoned, logits.mean(dim=1).view(N, h, w)
 
 

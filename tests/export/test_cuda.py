@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils._pytree import tree_leaves
 
 from export.cuda import SideBySide, for_cuda
 from export.cuda.convolutions import ConvolutionReLU, FoldedStem, fuse_convolutions, is_stem
@@ -97,6 +98,20 @@ def test_side_by_side(changes: dict[str, Any], on_a_cpu: None) -> None:
     expected = make_graphs(network)["gin"](asked)
     answers = Graph(SideBySide(network).eval(), INPUTS, ANSWERS)(asked)
     assert all(torch.equal(answers[name], expected[name]) for name in ANSWERS)
+
+
+def test_maps_lie_channels_last(on_a_cpu: None) -> None:
+    """All that one piece hands to another, so that nothing is turned round on the way."""
+    network = make_network(backbone="resnet18").to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pieces = SideBySide(fuse_convolutions(channels_last(rewrite(network, rewritings_for("fp16"))))).eval()
+    maps: list[Tensor] = []
+    for name, piece in pieces.named_children():
+        if name != "answer":
+            piece.register_forward_hook(lambda _module, _inputs, output: maps.extend(tree_leaves(output)))
+    Graph(pieces, INPUTS, ANSWERS)(make_question(make_checkpoint(), images=2, lengths=[3, 1, 4], seed=0))
+    maps = [features for features in maps if features.ndim == 4]
+    assert len(maps) == 3 + 9 + 3
+    assert all(features.is_contiguous(memory_format=torch.channels_last) for features in maps)
 
 
 @pytest.mark.parametrize("changes", [{"afs": False}, {"garan": False}, {"blind": "language"}])
