@@ -1,4 +1,4 @@
-"""`train.run` that a fault strikes: python faulty_run.py FAULT PLACE COUNT RANK [arguments of train.run].
+"""`train.run` that a fault strikes.
 
 FAULT is a signal's name, "stall", or "nan3" for three losses in a row that are not numbers. It strikes rank RANK as
 PLACE ("step", "save" or "evaluation") is come by for the COUNT-th time, in a process that torchrun has not restarted.
@@ -7,7 +7,6 @@ A save is struck between writing and renaming.
 
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -61,15 +60,22 @@ def poisoned(first: int, last: int) -> Callable[..., StepResult]:
     return call
 
 
-if __name__ == "__main__":
-    fault, place, count, rank, *arguments = sys.argv[1:]
-    if os.environ.get("RANK", "0") == rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        if fault.startswith("nan"):
-            TrainingStep.__call__ = poisoned(int(count), int(count) + int(fault[3:]) - 1)  # type: ignore[method-assign]
-        elif place == "step":
-            TrainingStep.__call__ = struck(TrainingStep.__call__, fault, int(count))  # type: ignore[method-assign]
-        elif place == "save":
-            model.checkpoint.os.replace = struck(os.replace, fault, int(count))  # type: ignore[attr-defined]
-        else:
-            train.trainer.evaluate = struck(train.trainer.evaluate, fault, int(count))  # type: ignore[attr-defined]
-    sys.exit(main(arguments))
+def main_with(fault: str, arguments: list[str]) -> int:
+    """The command, struck by "FAULT PLACE COUNT RANK", or by nothing; returns its exit code."""
+    if fault:
+        kind, place, count, rank = fault.split()
+        if os.environ.get("RANK", "0") == rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+            prepare(kind, place, int(count))
+    return main(arguments)
+
+
+def prepare(fault: str, place: str, count: int) -> None:
+    """Let it strike this process."""
+    if fault.startswith("nan"):
+        TrainingStep.__call__ = poisoned(count, count + int(fault[3:]) - 1)  # type: ignore[method-assign]
+    elif place == "step":
+        TrainingStep.__call__ = struck(TrainingStep.__call__, fault, count)  # type: ignore[method-assign]
+    elif place == "save":
+        model.checkpoint.os.replace = struck(os.replace, fault, count)  # type: ignore[attr-defined]
+    else:
+        train.trainer.evaluate = struck(train.trainer.evaluate, fault, count)  # type: ignore[attr-defined]

@@ -1,16 +1,15 @@
 """Runs of the training command that faults come into, and what they leave."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import torch
 
 from model.checkpoint import Checkpoint
+from tests.train.faulty_run import main_with
+from tests.train.ranks import alone, together
 
-FAULTY = Path(__file__).parent / "faulty_run.py"
 SETTINGS = [
     "model.backbone=shufflenet_v2_x0_5", "model.image_size=64", "model.word_width=16", "model.language_width=32",
     "model.branch_width=8", "model.map_width=16", "model.pyramid_width=16", "model.head_width=16",
@@ -26,17 +25,11 @@ def arguments(scenes: Path, out: Path, *more: str) -> list[str]:
 
 def run(
     scenes: Path, out: Path, *more: str, fault: str = "", processes: int = 1, largest_file: int | None = None
-) -> subprocess.CompletedProcess[str]:
-    """A run; fault: "FAULT PLACE COUNT RANK" of `faulty_run`. largest_file: bytes that the system lets it write."""
-    program = [str(FAULTY), *fault.split()] if fault else ["-m", "train.run"]
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "--max-restarts=1"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(FAULTY.parents[2])}
-    if largest_file is not None:  # not by preexec_fn: gRPC, if it runs in this process, does not outlive a fork
-        launcher = ["prlimit", f"--fsize={largest_file}", *launcher]
-    command = [*launcher, *program, *arguments(scenes, out, *more)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=300)
+) -> CompletedProcess[str]:
+    """A run; fault: "FAULT PLACE COUNT RANK" of `faulty_run`, or none. largest_file: as `alone`."""
+    if processes == 1:
+        return alone(main_with, fault, arguments(scenes, out, *more), largest_file=largest_file)
+    return together(main_with, fault, arguments(scenes, out, *more), processes=processes)
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:

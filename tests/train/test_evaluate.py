@@ -2,14 +2,12 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.train.ranks import together
 from tests.train.runs import read
 from train.data.annotations import read_rows
 from train.data.scenes import write_scenes
@@ -51,15 +49,12 @@ def test_any_number_of_processes(checkpoint_path: Path, tmp_path: Path, capsys: 
     expected = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert expected["rows"] == 21
     for count in (2, 3):
-        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={count}"]
-        command += ["-m", "train.evaluate", *asked, str(tmp_path / f"{count}.jsonl")]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        done = together(main, [*asked, str(tmp_path / f"{count}.jsonl")], processes=count)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout.splitlines()[-1]) == pytest.approx(expected, abs=1e-6)
-        alone, together = (read(tmp_path / f"{name}.jsonl") for name in ("alone", count))
-        assert [line["id"] for line in together] == list(range(21))
-        for one, other in zip(alone, together, strict=True):
+        one_process, several = (read(tmp_path / f"{name}.jsonl") for name in ("alone", count))
+        assert [line["id"] for line in several] == list(range(21))
+        for one, other in zip(one_process, several, strict=True):
             assert one["pred_boxes"] == pytest.approx(other["pred_boxes"], abs=1e-3)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import Checkpoint
-from tests.train.runs import FAULTY, arguments, read, run, same, weights
+from tests.train.runs import arguments, read, run, same, weights
 
 PROCESSES = 2  # of the run that nothing happens to
 
@@ -31,7 +31,9 @@ def test_torchrun_is_asked_to_stop(scenes: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "train.run"]
     command += arguments(scenes, out, "optim.epochs=500")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=FAULTY.parents[2])
+    started = subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[2]
+    )
     while not (out / "last.pth").exists():
         assert started.poll() is None
         time.sleep(0.1)

@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 import train.trainer
 from model.checkpoint import Checkpoint
 from model.loss import LossConfig
+from tests.train.ranks import together
 from train.arguments import parse_arguments
 from train.config import OptimConfig, ResizedConfig
 from train.data.annotations import Row, read_rows
@@ -44,22 +45,15 @@ RESIZED = ["resized.image_size=96", "resized.pyramid_levels=[4, 5]", "resized.ep
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
     """A run on two processes, one epoch."""
     folder = tmp_path_factory.mktemp("run")
-    return folder, start(folder, 2, "optim.epochs=1", "optim.lr=0.03", "optim.backbone_lr=0.1")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "train.run"]
+    command += arguments(folder, "optim.epochs=1", "optim.lr=0.03", "optim.backbone_lr=0.1")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return folder, subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
     """Of the command, for a small run."""
     return [*SETTINGS, f"data.scenes.folder={folder / 'scenes'}", f"out={folder / 'out'}", *more]
-
-
-def start(folder: Path, processes: int, *more: str) -> subprocess.CompletedProcess[str]:
-    """`torchrun -m train.run` with small settings."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, "-m", "train.run", *arguments(folder, *more)],
-        capture_output=True, text=True, check=False, env=environment,
-    )  # fmt: skip
 
 
 def test_two_processes(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
@@ -118,7 +112,7 @@ def test_what_a_run_leaves(run: tuple[Path, subprocess.CompletedProcess[str]]) -
 def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command trains both; the second, larger one begins with the best of the first, without its finest level, on
     two processes. Resumed, nothing is left to do; the first one's settings are those of both."""
-    done = start(tmp_path, 2, "optim.epochs=1", *RESIZED)
+    done = together(main, arguments(tmp_path, "optim.epochs=1", *RESIZED), processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1:") == 2
     first, second = (Checkpoint.load(tmp_path / "out" / path) for path in ("best.pth", "resized/best.pth"))
@@ -184,7 +178,7 @@ def learn(rank: int, checkpoint_path: str, rows: list[Row], folder: str) -> None
 def test_ranks_hold_the_same_weights(checkpoint_path: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
     """After steps on different data both ranks hold the same weights, and these have moved."""
     rows = read_rows(write_scenes(tmp_path / "scenes", 4, seed=5), tmp_path / "scenes" / "images")
-    mp.spawn(learn, args=(str(checkpoint_path), rows, str(tmp_path)), nprocs=2)
+    mp.start_processes(learn, args=(str(checkpoint_path), rows, str(tmp_path)), nprocs=2, start_method="forkserver")
     first, second = (torch.load(tmp_path / f"rank{rank}.pth", weights_only=True) for rank in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert any(not torch.equal(first[name], checkpoint.weights[name]) for name in first)
@@ -211,7 +205,7 @@ def test_skipping_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "t000003.jpg cannot be used" in message
     assert "2 of 12 rows" in message
     assert not (tmp_path / "out").exists()
-    skipped = start(tmp_path, 2, *data, "data.on_error=skip")
+    skipped = together(main, arguments(tmp_path, *data, "data.on_error=skip"), processes=2)
     assert skipped.returncode == 0, skipped.stderr
     assert skipped.stderr.count("2 rows skipped, 10 used") == 2  # once for training, once for validation
     assert "of 12 |" in skipped.stdout
