@@ -9,24 +9,20 @@ a form of it computes in vain.
 """
 
 import argparse
-import copy
-import dataclasses
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from unittest import mock
 
 import torch
 from machine import describe_machine, input_size, positive, record_file, write_record
 from operations import count
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
-from export.cuda import SideBySide, for_cuda
-from export.graphs import ANSWERS, INPUTS, Graph, make_graphs
+from export.cuda import Captured, compile_pieces, for_cuda
+from export.graphs import INPUTS, Graph, make_graphs
 from export.precision import HALVES, lower
 from export.questions import make_question
 from export.rewrite import rewrite, rewritings_for
@@ -70,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             (name, compiled) for compiled in (False, True) for name in networks if name != ORIGINAL or not compiled
         ]
         for name, compiled in forms:
-            network = compile_for(networks[name], asked) if compiled else networks[name]
-            run = captured(network, asked) if name != ORIGINAL else lambda: networks[ORIGINAL](asked)  # noqa: B023
+            network = compile_pieces(networks[name], asked) if compiled else networks[name]
+            run = Captured(network, asked).replay if name != ORIGINAL else lambda: networks[ORIGINAL](asked)  # noqa: B023
             milliseconds = median_milliseconds(run, arguments.repeats)
             rows.append(
                 {
@@ -95,45 +91,8 @@ def make_networks(checkpoint: Checkpoint) -> dict[str, Graph]:
     networks = {ORIGINAL: make_graphs(checkpoint.network().cuda())["gin"]}
     for precision in HALVES:
         lowered = lower(rewrite(checkpoint.network(), rewritings_for(precision)), precision)
-        networks[f"CUDA graph, rewritten, {precision}"] = Graph(SideBySide(for_cuda(lowered)).eval(), INPUTS, ANSWERS)
+        networks[f"CUDA graph, rewritten, {precision}"] = for_cuda(lowered)
     return networks
-
-
-def compile_for(network: Graph, asked: dict[str, torch.Tensor]) -> Graph:
-    """The same, its pieces compiled by PyTorch's Inductor for the shapes of one question."""
-    compiled = copy.copy(network.module)
-    compiled._modules = dict(network.module.named_children())
-    seen: dict[nn.Module, tuple[torch.Tensor, ...]] = {}
-    hooks = [
-        piece.register_forward_hook(lambda piece, inputs, _: seen.update({piece: inputs}))
-        for piece in compiled.children()
-    ]
-    network(asked)  # which also computes the network's constants: see `on_device`
-    for hook in hooks:
-        hook.remove()
-    for name, piece in compiled.named_children():
-        # Kept as for ONNX: a compiled network would compute them anew and copy them from the host in each run.
-        with torch.no_grad(), torch._inductor.config.patch(freezing=True):
-            with mock.patch("torch.onnx.is_in_onnx_export", return_value=True):
-                exported = torch.export.export(piece, seen[piece])
-            module = torch.compile(exported.module())
-            module(*seen[piece])
-        compiled._modules[name] = module
-    return dataclasses.replace(network, module=compiled)
-
-
-def captured(network: Graph, asked: dict[str, torch.Tensor]) -> Callable[[], Any]:
-    """A CUDA graph of one run; who replays it finds the answers where the capture left them."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            network(asked)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        network(asked)
-    return graph.replay
 
 
 def median_milliseconds(run: Callable[[], Any], repeats: int) -> float:

@@ -1,5 +1,6 @@
 """The form for a GPU answers as the network it was made from."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -9,15 +10,17 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.utils._pytree import tree_leaves
 
-from export.cuda import SideBySide, for_cuda
+from export.cuda import Captured, for_cuda
 from export.cuda.convolutions import ConvolutionReLU, FoldedStem, fuse_convolutions, is_stem
 from export.cuda.maps import channels_last
 from export.cuda.scores import half_scores
+from export.cuda.streams import SideBySide
 from export.graphs import ANSWERS, INPUTS, Graph, make_graphs
 from export.precision import lower
 from export.questions import make_question
 from export.rewrite import rewrite, rewritings_for
 from model.checkpoint import Checkpoint
+from tests.blocks import ROOT, blocks
 from tests.conftest import make_checkpoint
 from tests.export.test_rewrite import largest_difference, make_inputs, make_network
 
@@ -135,12 +138,27 @@ def test_shapes_of_fused_kernels() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_on_a_gpu(precision: str) -> None:
-    """Scores stay near those of the network as trained, in one and side by side."""
+    """Scores stay near those of the network as trained, for one question and, captured, for the next."""
     network = make_network(backbone="resnet50")
     checkpoint = Checkpoint(network.config, make_checkpoint().vocabulary, network.state_dict())
-    changed = for_cuda(lower(rewrite(network, rewritings_for(precision)), precision))
-    asked = make_question(checkpoint, images=3, lengths=[3, 1, 4, 2, 6], seed=0)
-    expected = make_graphs(network)["gin"](asked)
-    asked = {name: tensor.cuda() for name, tensor in asked.items()}
-    for graph in (make_graphs(changed)["gin"], Graph(SideBySide(changed).eval(), INPUTS, ANSWERS)):
-        torch.testing.assert_close(graph(asked)["scores"].cpu(), expected["scores"], atol=0.1, rtol=0)
+    first, second = (make_question(checkpoint, images=3, lengths=[3, 1, 4, 2, 6], seed=seed) for seed in (0, 1))
+    original = make_graphs(network)["gin"]
+    graph = for_cuda(lower(rewrite(network, rewritings_for(precision)), precision))
+    on_gpu = {name: tensor.cuda() for name, tensor in first.items()}
+    torch.testing.assert_close(graph(on_gpu)["scores"].cpu(), original(first)["scores"], atol=0.1, rtol=0)
+    captured = Captured(graph, on_gpu)
+    for asked in (second, first):
+        torch.testing.assert_close(captured(asked)["scores"].cpu(), original(asked)["scores"], atol=0.1, rtol=0)
+    with pytest.raises(ValueError, match="lengths is .2,.; captured for .5,."):
+        captured(first | {"lengths": first["lengths"][:2]})
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_documented() -> None:
+    """What docs/export.md says to do in Python does it."""
+    code, _ = (block.text for block in blocks("docs/export.md") if block.language == "python")
+    names: dict[str, Any] = {}
+    with contextlib.chdir(ROOT):
+        exec(code, names)
+    expected = make_graphs(names["checkpoint"].network())["gin"]({n: t.cpu() for n, t in names["example"].items()})
+    torch.testing.assert_close(names["answers"]["scores"].cpu(), expected["scores"], atol=0.1, rtol=0)
