@@ -1,23 +1,26 @@
 """The operations that the documentation names are those that the network has."""
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """The script."""
-    command = [sys.executable, "benchmarks/operations.py", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """The script, which finds its neighbours as Python lets scripts find them."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    main = import_module("operations").main
+    return lambda *arguments: main([str(argument) for argument in arguments])
 
 
-def test_the_record_holds(tmp_path: Path) -> None:
+def test_the_record_holds(run: Callable[..., int], tmp_path: Path) -> None:
     """Counting again gives the committed numbers."""
-    done = run("--record", tmp_path / "new" / "operations.json")
-    assert done.returncode == 0, done.stderr
+    assert run("--record", tmp_path / "new" / "operations.json") == 0
     counted, committed = (
         json.loads((folder / "operations.json").read_text())
         for folder in (tmp_path / "new", ROOT / "benchmarks" / "results")
@@ -25,12 +28,21 @@ def test_the_record_holds(tmp_path: Path) -> None:
     assert counted["multiply_accumulates"] == committed["multiply_accumulates"]
 
 
-def test_a_record_that_cannot_be_written(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", ["100", "many"])
+def test_a_size_that_is_none(run: Callable[..., int], size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named."""
+    with pytest.raises(SystemExit) as stopped:
+        run("--size", size)
+    assert stopped.value.code == 2
+    assert size in capsys.readouterr().err
+
+
+def test_a_record_that_cannot_be_written(
+    run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is named before anything is measured."""
     (tmp_path / "file").touch()
-    done = run("--size", 100, "--record", tmp_path / "file" / "operations.json")
-    assert done.returncode == 2
-    assert "must be a multiple of 32" in done.stderr
-    done = run("--record", tmp_path / "file" / "operations.json")
-    assert done.returncode == 2
-    assert str(tmp_path / "file") in done.stderr
+    with pytest.raises(SystemExit) as stopped:
+        run("--record", tmp_path / "file" / "operations.json")
+    assert stopped.value.code == 2
+    assert str(tmp_path / "file") in capsys.readouterr().err
