@@ -4,6 +4,7 @@ import copy
 from typing import cast
 
 import torch
+from torch import nn
 
 from export.rewrite.winner import ScoreFirst
 from model.gin import GIN
@@ -20,10 +21,9 @@ def lower(network: GIN, precision: str) -> GIN:
     """A copy of a rewritten network in "fp16" or "bf16", or the network itself."""
     if precision not in HALVES:
         return network
-    network = copy.deepcopy(network).to(HALVES[precision]).eval()
-    head = cast(ScoreFirst, network.head)
-    network.expression.float()
-    head.score.float()
-    head.score_bias.data = head.score_bias.data.float()
-    head.deltas.float()
-    return network
+    lowered = copy.deepcopy(network).to(HALVES[precision]).eval()
+    for name in KEPT:
+        lowered.set_submodule(name, copy.deepcopy(network.get_submodule(name)))
+    head, original = cast(ScoreFirst, lowered.head), cast(ScoreFirst, network.head)
+    head.score_bias = nn.Parameter(original.score_bias.detach().clone())
+    return lowered

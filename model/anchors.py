@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from functools import lru_cache
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -50,7 +50,7 @@ def _untraced(argument: Hashable) -> Hashable:
     return int(argument) if isinstance(argument, Tensor) else argument
 
 
-@lru_cache(maxsize=256)
+@cache  # what a CUDA graph has captured must stay where it is
 def _kept(make: Callable[..., Tensor], device: torch.device, dtype: torch.dtype, *arguments: Hashable) -> Tensor:
     with torch.inference_mode(mode=False):  # an evaluation's tensor is to serve training too
         return make(*arguments).to(device, dtype)

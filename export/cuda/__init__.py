@@ -1,7 +1,7 @@
 """A rewritten network in half precision in the form that is fastest on an NVIDIA GPU.
 
 Its matrix units want channels last and eight channels or more, every kernel less is a few microseconds less, and what
-does not fill the GPU is best done beside something else. All of it is exact.
+does not fill the GPU is best done beside something else. All of it is exact but for rounding.
 """
 
 import torch

@@ -15,7 +15,7 @@ WARM_UP = 3  # runs, in which cuDNN chooses its algorithms
 
 
 def compile_pieces(graph: Graph, example: Mapping[str, Tensor]) -> Graph:
-    """The same, its pieces compiled by PyTorch's Inductor for the shapes of an example. That takes half a minute.
+    """The same, its pieces compiled by PyTorch's Inductor for the shapes of an example, which takes a while.
 
     graph: of a `SideBySide`. example: its inputs on the GPU, by name.
     """
@@ -26,9 +26,11 @@ def compile_pieces(graph: Graph, example: Mapping[str, Tensor]) -> Graph:
         piece.register_forward_hook(lambda piece, inputs, _: seen.update({piece: inputs}))
         for piece in network.children()
     ]
-    graph(example)  # which also computes the network's constants: see `on_device`
-    for hook in hooks:
-        hook.remove()
+    try:
+        graph(example)  # which also computes the network's constants: see `on_device`
+    finally:
+        for hook in hooks:
+            hook.remove()
     for name, piece in network.named_children():
         # Kept as for ONNX: a compiled network would compute them anew and copy them from the host in each run.
         with torch.no_grad(), torch._inductor.config.patch(freezing=True):
@@ -48,6 +50,7 @@ class Captured:
 
     def __init__(self, graph: Graph, example: Mapping[str, Tensor]) -> None:
         """example: the inputs on the GPU, by name."""
+        self._network = graph  # whose weights the CUDA graph reads where they lie
         self._inputs = {name: example[name].clone() for name in graph.inputs}
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -56,15 +59,20 @@ class Captured:
                 graph(self._inputs)
         torch.cuda.current_stream().wait_stream(stream)
         self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
+        with torch.cuda.graph(self._graph, stream=torch.cuda.Stream(priority=-1)):  # none of the network's own
             self._answers = graph(self._inputs)
 
     def __call__(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run it. tensors: inputs of the example's shapes, by name, from wherever. Returns the outputs by name, which
-        the next call overwrites. Does not wait for the GPU. Raises ValueError for other shapes."""
+        """Run it. tensors: inputs like the example's, by name, on the GPU or not; pinned ones may be changed only when
+        the GPU is done with them. Returns the outputs by name, which the next call overwrites. Does not wait for the
+        GPU. Raises ValueError for other shapes or types."""
         for name, place in self._inputs.items():
-            if tensors[name].shape != place.shape:
-                raise ValueError(f"{name} is {tuple(tensors[name].shape)}; captured for {tuple(place.shape)}")
+            given = tensors[name]
+            if (given.shape, given.dtype) != (place.shape, place.dtype):
+                raise ValueError(
+                    f"{name} is {given.dtype} {tuple(given.shape)}; captured for {place.dtype} {tuple(place.shape)}"
+                )
+        for name, place in self._inputs.items():
             place.copy_(tensors[name], non_blocking=True)
         self.replay()
         return self._answers

@@ -16,7 +16,7 @@ CHANNELS = 16  # a multiple of what the matrix units take at once
 
 
 def fuse_convolutions(network: GIN) -> GIN:
-    """Let cuDNN rectify what the backbone's convolutions give. Batch norms must be folded. Exact."""
+    """Let cuDNN rectify what the backbone's convolutions give. Batch norms must be folded. Exact but for rounding."""
     network = copy.deepcopy(network).eval()
     if isinstance(network.backbone, Backbone):
         network.backbone.body = _fuse(cast(fx.GraphModule, network.backbone.body))
@@ -75,8 +75,9 @@ def is_stem(convolution: nn.Conv2d) -> bool:
     """Whether it sees colours and halves the picture, with a kernel of three or seven."""
     (side, _), (padding, _) = convolution.kernel_size, cast(tuple[int, int], convolution.padding)
     square = convolution.kernel_size == (side, side) and convolution.padding == (padding, padding)
+    plain = convolution.dilation == (1, 1) and convolution.groups == 1
     halves = convolution.in_channels == 3 and convolution.stride == (2, 2)
-    return halves and square and side in (3, 7) and padding == side // 2
+    return plain and halves and square and side in (3, 7) and padding == side // 2
 
 
 class FoldedStem(nn.Module):

@@ -14,8 +14,8 @@ from model.gin import GIN
 
 
 def channels_last(network: GIN) -> GIN:
-    """Select features, and convolve before upsampling, on maps that lie channels last. The branches' batch norms must
-    be folded. Exact."""
+    """Select features, and convolve before upsampling, on maps that lie channels last. Exact. Raises ValueError where
+    the branches' batch norms are not folded or they upsample first."""
     network = copy.deepcopy(network).eval()
     for name, module in list(network.named_modules()):
         if isinstance(module, AdaptiveFeatureSelection):
@@ -31,6 +31,9 @@ class ChannelsLastSelection(nn.Module):
         super().__init__()
         self.weights = selection.weights
         branches = cast(list[Branch | EarlyConvolution], list(selection.branches))
+        for branch in branches:
+            if isinstance(branch.norm1, nn.BatchNorm2d) or (isinstance(branch, Branch) and branch.octaves < 0):
+                raise ValueError('the form for GPUs needs the rewritings "norms" and "upsampling"')
         self.biases = nn.ParameterList([branch.conv2.bias for branch in branches])
         self.branches = nn.ModuleList(
             EarlyBranch(branch) if isinstance(branch, EarlyConvolution) else OpenBranch(branch) for branch in branches

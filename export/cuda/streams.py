@@ -23,7 +23,10 @@ class SideBySide(nn.Module):
     """Stands in for `export.graphs.Whole`. Its children are the pieces, each from tensors to tensors."""
 
     def __init__(self, network: GIN) -> None:
-        """network: from `for_cuda`. Raises ValueError for one that is not GIN on a backbone of torchvision."""
+        """network: from `for_cuda`. Raises ValueError for one that is not GIN on a backbone of torchvision.
+
+        On a GPU it may run on one stream at a time.
+        """
         super().__init__()
         config = network.config
         if not (isinstance(network.backbone, Backbone) and config.afs and config.garan and config.blind == "none"):
@@ -39,12 +42,14 @@ class SideBySide(nn.Module):
                 self.add_module(f"branch{number}{level}", branch)
             self.add_module(f"reason{level}", Reason(selection, network.garan[level]))
         self.answer = Answer(network)
+        on_gpu = next(network.parameters()).is_cuda
+        self.streams = [torch.cuda.Stream() if on_gpu else None for _ in range(1 + len(self.levels))]
 
     def forward(
         self, images: Tensor, expression_ids: Tensor, lengths: Tensor, image_index: Tensor, image_sizes: Tensor
     ) -> tuple[Tensor, ...]:
         """See `Whole`."""
-        words, *levels = (torch.cuda.Stream() if images.is_cuda else None for _ in range(1 + len(self.levels)))
+        words, *levels = self.streams
         with beside(words):
             expressions = self.language(expression_ids, lengths)
         maps = [images]  # kept until the end, for the other streams read them

@@ -1,6 +1,7 @@
 """The form for a GPU answers as the network it was made from."""
 
 import contextlib
+import gc
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from export.cuda.maps import channels_last
 from export.cuda.scores import half_scores
 from export.cuda.streams import SideBySide
 from export.graphs import ANSWERS, INPUTS, Graph, make_graphs
-from export.precision import lower
+from export.precision import HALVES, lower
 from export.questions import make_question
 from export.rewrite import rewrite, rewritings_for
 from model.checkpoint import Checkpoint
@@ -76,19 +77,29 @@ def test_stems() -> None:
     assert not any(is_stem(other) for other in others)
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize("precision", HALVES)
 def test_scores(precision: str, on_a_cpu: None) -> None:
-    """Products of two halves are those of single precision, to a part of 2^16."""
+    """Products of two halves are those of single precision, which the coarse ones alone are not."""
     network = lower(rewrite(make_network(), rewritings_for(precision)), precision)
     changed = half_scores(network)
-    dtype = next(network.backbone.parameters()).dtype
-    cells = torch.randn(2, 50, network.config.head_width, dtype=dtype)
+    cells = torch.randn(2, 50, network.config.head_width, dtype=HALVES[precision])
     expected, scores = network.head.score(cells.float()), changed.head.score(cells)  # type: ignore[operator, union-attr]
     assert scores.dtype == torch.float32
-    torch.testing.assert_close(scores, expected, atol=1e-4, rtol=0)
-    patches = torch.randn(2, 3, 9 * network.config.head_width, dtype=dtype)
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=0)
+    weight = changed.head.score.weight  # type: ignore[union-attr]
+    weight.data[len(weight) // 2 :] = 0  # type: ignore[index, operator, union-attr, arg-type]
+    assert (changed.head.score(cells) - expected).abs().max() > 2e-5  # type: ignore[operator, union-attr]
+    patches = torch.randn(2, 3, 9 * network.config.head_width, dtype=HALVES[precision])
     expected = network.head.deltas(patches.float())  # type: ignore[operator, union-attr]
     assert torch.equal(changed.head.deltas(patches), expected)  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize("missing", ["norms", "upsampling"])
+def test_rewritings_that_are_needed(missing: str) -> None:
+    """Without one of them nothing is made, rather than something else."""
+    names = [name for name in rewritings_for("fp16") if name != missing]
+    with pytest.raises(ValueError, match='needs the rewritings "norms" and "upsampling"'):
+        channels_last(rewrite(make_network(), names))
 
 
 @pytest.mark.parametrize("changes", [{"backbone": "resnet18"}, {"transposed_diffusion": False}])
@@ -136,21 +147,31 @@ def test_shapes_of_fused_kernels() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_on_a_gpu(precision: str) -> None:
-    """Scores stay near those of the network as trained, for one question and, captured, for the next."""
-    network = make_network(backbone="resnet50")
+@pytest.mark.parametrize("precision", HALVES)
+@pytest.mark.parametrize("backbone", ["resnet50", "shufflenet_v2_x0_5"])
+def test_on_a_gpu(precision: str, backbone: str) -> None:
+    """Captured and asked anew, the network answers as it does uncaptured, and nearly as the one that was trained."""
+    network = make_network(backbone=backbone)
+    with torch.no_grad():
+        network.head.output.weight.mul_(50)  # type: ignore[union-attr, operator]
     checkpoint = Checkpoint(network.config, make_checkpoint().vocabulary, network.state_dict())
     first, second = (make_question(checkpoint, images=3, lengths=[3, 1, 4, 2, 6], seed=seed) for seed in (0, 1))
     original = make_graphs(network)["gin"]
-    graph = for_cuda(lower(rewrite(network, rewritings_for(precision)), precision))
-    on_gpu = {name: tensor.cuda() for name, tensor in first.items()}
-    torch.testing.assert_close(graph(on_gpu)["scores"].cpu(), original(first)["scores"], atol=0.1, rtol=0)
-    captured = Captured(graph, on_gpu)
+    assert (original(first)["scores"] - original(second)["scores"]).abs().max() > 0.05
+    lowered = lower(rewrite(network, rewritings_for(precision)), precision)
+    captured = Captured(for_cuda(lowered), {name: tensor.cuda() for name, tensor in first.items()})
+    gc.collect()
+    overwritten = torch.full((1 << 28,), torch.nan, device="cuda")  # what is still needed is not among it
+    graph = for_cuda(lowered)
     for asked in (second, first):
-        torch.testing.assert_close(captured(asked)["scores"].cpu(), original(asked)["scores"], atol=0.1, rtol=0)
-    with pytest.raises(ValueError, match="lengths is .2,.; captured for .5,."):
+        answers = {name: tensor.cpu() for name, tensor in captured(asked).items()}
+        uncaptured = graph({name: tensor.cuda() for name, tensor in asked.items()})
+        for name in ("scores", "attention"):
+            torch.testing.assert_close(answers[name], uncaptured[name].cpu(), atol=0.01, rtol=0)
+        torch.testing.assert_close(answers["scores"], original(asked)["scores"], atol=0.1, rtol=0)
+    with pytest.raises(ValueError, match="lengths is .* .2,.; captured for .* .5,."):
         captured(first | {"lengths": first["lengths"][:2]})
+    assert overwritten.isnan().all()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

@@ -1,7 +1,7 @@
 """One step of the optimizer, taken or left out."""
 
 import dataclasses
-import functools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,8 +79,16 @@ def test_a_step_moves_the_weights(checkpoint: Checkpoint, precision: str) -> Non
 def test_a_compiled_step(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is the same step, and what is compiled is so in one piece."""
     network, compiled = make_network(checkpoint), make_network(checkpoint)
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+    compiler, seen = torch.compile, []
+
+    def compile_in_one(function: Any) -> Any:
+        seen.append(function.__name__)
+        return compiler(function, backend="eager", fullgraph=True)
+
+    monkeypatch.setattr(torch, "compile", compile_in_one)
     compile_network(compiled)
+    assert seen == ["encode_image", "reason"]
+    assert compiled.encode_image is not network.encode_image
     results = []
     for one in (network, compiled):
         step = make_step(one)
