@@ -115,7 +115,7 @@ def build(request: Request, kind: Format, folder: Path, names: Collection[str] =
     questions, more = list(made_up_questions(checkpoint)), {}
     if request.precision == "int8":
         assert kind.quantize
-        say("quantizing each layer alone, then together")
+        say("quantizing")
         questions = list(request.calibration)  # noise is beyond what was calibrated
         more = kind.quantize(folder, questions, request.limits)
     say("comparing the files with the checkpoint")

@@ -12,6 +12,7 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
+from export.build import say
 from export.graphs import ANSWERS, ASKED, FEATURES, INPUTS
 from export.parity import Comparison, Limits, ParityError, check_report
 from export.questions import Question, arrays
@@ -67,9 +68,9 @@ class Quantizer:
 def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dict[str, Any]:
     """Quantize a folder's ONNX files in place; `gin` must be one of them.
 
-    The layers are put in order of what each loses alone on the calibration's first pictures, and the worst are left
-    out, twice as many each time, until the answers to all its questions keep to the limits. Raises ParityError if no
-    selection does.
+    Where the answers to all questions then are beyond the limits, the layers are put in order of what each loses alone
+    on the first pictures, and the worst are left out, twice as many each time, until they are not. Raises ParityError
+    if no selection keeps to the limits.
     """
     asked = [arrays(question) for question in questions]
     whole = open_onnx(folder / "gin.onnx", INPUTS, ANSWERS)
@@ -91,13 +92,16 @@ def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dic
                 comparison.add(answers, run(question))
             return comparison.report()
 
-        losses = {}
-        for layer in quantizers["gin"].layers:
+        def lost_by(layer: str) -> float:
             quantizers["gin"].write(trial, only=[layer])
-            losses[layer] = measure(MEASURED)["scores"]
-        worst = sorted(losses, key=lambda name: -losses[name])
-        for count in (0, *(2**power for power in range(len(worst).bit_length()))):
-            left_out = worst[:count]
+            return measure(MEASURED)["scores"]
+
+        layers, losses = quantizers["gin"].layers, {}
+        for count in (0, *(2**power for power in range(len(layers).bit_length()))):
+            if count == 1:  # not before: it takes as many files as there are layers, and mostly none is left out
+                say("quantizing each layer alone")
+                losses = {layer: lost_by(layer) for layer in layers}
+            left_out = sorted(losses, key=lambda layer: -losses[layer])[:count]
             quantizers["gin"].write(trial, left_out)
             report = measure(len(asked))
             with contextlib.suppress(ParityError):
@@ -112,7 +116,7 @@ def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dic
             model = onnx.load(quantized)
             onnx.helper.set_model_props(model, facts)
             onnx.save(model, folder / f"{name}.onnx")
-    return {"int8_left_out": {name: losses[name] for name in left_out}, "int8_layers": len(losses) - len(left_out)}
+    return {"int8_left_out": {name: losses[name] for name in left_out}, "int8_layers": len(layers) - len(left_out)}
 
 
 @contextlib.contextmanager
