@@ -83,10 +83,11 @@ class OptimConfig:
     weight_decay: float = 0.0
     """of matrices; over 0 it is AdamW"""
     schedule: str = "plateau"
-    """of the learning rate: "plateau" (a tenth when validation accuracy stands still) or "cosine" (up, then down to
-    0)"""
+    """of the learning rate: "plateau" (a tenth when validation accuracy stands still), "cosine" (up, then down to 0) or
+    "published" (a tenth when validation accuracy does not fall: the authors wait for the lowest one, so while it rises
+    the rate goes down after every `patience` + 1 epochs, and so the published numbers were made)"""
     patience: int = 2
-    """plateau: epochs that accuracy may stand still"""
+    """plateau: epochs that accuracy may stand still; published: that it may not fall"""
     warmup: float = 0.05
     """cosine: share of the run in which the rate goes up"""
     clip_norm: float = 0.0
@@ -105,8 +106,8 @@ class OptimConfig:
     """steps whose loss or gradient is not finite are left out and logged; so many in a row end the run"""
 
     def __post_init__(self) -> None:
-        if self.schedule not in ("plateau", "cosine"):
-            raise ValueError(f"optim.schedule is {self.schedule!r}; known: plateau, cosine")
+        if self.schedule not in ("plateau", "cosine", "published"):
+            raise ValueError(f"optim.schedule is {self.schedule!r}; known: plateau, cosine, published")
         if self.precision not in ("fp32", "bf16", "fp16"):
             raise ValueError(f"optim.precision is {self.precision!r}; known: fp32, bf16, fp16")
         for name in ("epochs", "accumulate", "skips_in_a_row"):

@@ -1,13 +1,18 @@
 """What is optimised, how fast, and when the rate changes."""
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from model.gin import GIN
 from train.config import OptimConfig
+
+PLATEAUS: dict[str, Literal["min", "max"]] = {  # schedules that look at the accuracy, and which one they wait for
+    "plateau": "max",
+    "published": "min",  # PyTorch's default, which suits a loss; the authors leave it so and hand over the accuracy
+}
 
 
 def build_optimizer(network: GIN, config: OptimConfig) -> Optimizer:
@@ -41,8 +46,9 @@ class Schedule:
         self._warmup = config.warmup
         self._rates = [group["lr"] for group in optimizer.param_groups]
         self._plateau: ReduceLROnPlateau | None = None
-        if config.schedule == "plateau":
-            self._plateau = ReduceLROnPlateau(optimizer, mode="max", factor=0.1, patience=config.patience)
+        if config.schedule in PLATEAUS:
+            mode = PLATEAUS[config.schedule]
+            self._plateau = ReduceLROnPlateau(optimizer, mode=mode, factor=0.1, patience=config.patience)
 
     def before_step(self, progress: float) -> None:
         """progress: share of the whole run that is done, 0..1."""

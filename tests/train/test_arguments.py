@@ -23,6 +23,7 @@ DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("
         ("--config=nowhere.yaml", "nowhere.yaml"),
         ("data.augment.flip=2", "augment.flip is 2"),
         ("data.on_error=ignore", "stop, skip"),
+        ("optim.schedule=constant", "plateau, cosine, published"),
         ("optim.warmup=1", "optim.warmup is 1"),
         ("optim.accumulate=0", "optim.accumulate is 0"),
         ("resized.epochs=many", "resized"),
@@ -58,13 +59,15 @@ def test_every_field_is_described() -> None:
 
 @pytest.mark.parametrize("path", DATASETS, ids=lambda path: path.stem)
 def test_datasets(path: Path) -> None:
-    """Each dataset has the published recipe: two stages, the second from the best of the first."""
+    """Each dataset has the published recipe: two stages, the second from the best of the first, and the rates of the
+    authors' schedule."""
     first, second = stages(parse_arguments([f"--config={path}"]))
     assert first.data.train is not None
     assert Path(first.data.train).parent.name == path.stem == Path(first.out).name
     assert (first.model.image_size, first.optim.epochs, first.data.batch_size) == (320, 10, 16)
     assert (second.model.image_size, second.optim.epochs, second.model.pyramid_levels) == (608, 10, (4, 5, 6, 7))
     assert (first.optim.lr, first.optim.betas, first.optim.patience) == (1e-4, (0.9, 0.99), 2)
+    assert first.optim.schedule == second.optim.schedule == "published"
     assert second.start == f"{first.out}/best.pth"
     assert second.out != first.out
     assert ResizedConfig() == parse_arguments([f"--config={path}"]).resized

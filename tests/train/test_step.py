@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from model.checkpoint import Checkpoint
 from model.gin import GIN
@@ -192,6 +193,27 @@ def test_schedules(checkpoint: Checkpoint) -> None:
         schedule.after_epoch(accuracy)
         rates.append(optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1, 1, 1, 1, 0.1, 0.1])
+
+
+def test_the_published_schedule(checkpoint: Checkpoint) -> None:
+    """While accuracy rises its rates are those of PyTorch's scheduler as the authors build it, by factor and patience
+    alone, in 10 epochs of which the last 4 are resumed."""
+    config = OptimConfig(lr=1e-4, schedule="published", patience=2)
+    optimizer = build_optimizer(make_network(checkpoint), config)
+    theirs = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    schedule, scheduler = Schedule(optimizer, config), ReduceLROnPlateau(theirs, factor=0.1, patience=2)
+    rates, expected = [], []
+    for epoch in range(10):
+        if epoch == 6:
+            state, schedule = schedule.state_dict(), Schedule(optimizer, config)
+            schedule.load_state_dict(state)
+        schedule.before_step(epoch / 10)
+        schedule.after_epoch(0.3 + 0.05 * epoch)
+        scheduler.step(0.3 + 0.05 * epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+        expected.append(theirs.param_groups[0]["lr"])
+    assert rates == expected
+    assert rates == pytest.approx([1e-4] * 3 + [1e-5] * 3 + [1e-6] * 3 + [1e-7])
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
