@@ -7,8 +7,9 @@ and who was taken in is answered soon. To wait here would keep Triton from sendi
 """
 
 import json
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,21 +26,25 @@ from serve.answering.features import Features
 from serve.answering.network import AT_ONCE, Network
 from serve.answering.outputs import PRESENCE, Outputs, check_top
 from serve.answering.room import Room
+from serve.answering.strings import read_strings
 from serve.sessions import CannotOpen, cores, parameter
 
 VOCABULARY = "vocabulary.json"
 Number = TypeVar("Number", int, float)
 HANGS = 30.0  # seconds without an answer while all places are taken
+pb_utils.deserialize_bytes_tensor = read_strings  # the stub takes it from there
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was taken in. wanted: outputs to send. top: boxes for each expression."""
+    """A request that was taken in. wanted: outputs to send. top: boxes for each expression. taken, prepared: when."""
 
     sender: Any
     wanted: list[str]
     top: int
     question: Question
+    taken: float
+    prepared: float
 
 
 class TritonPythonModel:
@@ -85,13 +90,15 @@ class TritonPythonModel:
                 reason = f"nothing was answered for {HANGS:.0f} s" if hangs else "maximum queue size reached"
                 error = _error(f"{reason}; ask again later", pb_utils.TritonError.UNAVAILABLE)
                 sender.send(error, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+                self.counts.done("refused")
                 continue
+            taken = time.perf_counter()
             image = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()
             expressions = pb_utils.get_input_tensor_by_name(request, "EXPRESSION").as_numpy()
             top = pb_utils.get_input_tensor_by_name(request, "TOP_K")
             top = top and top.as_numpy()
             wanted = list(request.requested_output_names())
-            self.threads.submit(self._prepare, sender, wanted, image[0], list(expressions), top)
+            self.threads.submit(self._prepare, sender, wanted, image[0], expressions, top, taken)
 
     def finalize(self) -> None:
         """Triton calls this when all requests have been answered."""
@@ -99,26 +106,34 @@ class TritonPythonModel:
         self.counts.end()
 
     def _prepare(
-        self, sender: Any, wanted: list[str], image: bytes, expressions: list[bytes], top: np.ndarray | None
+        self,
+        sender: Any,
+        wanted: list[str],
+        image: bytes,
+        expressions: Sequence[bytes],
+        top: np.ndarray | None,
+        taken: float,
     ) -> None:
         try:
             count = check_top(top)
             question = self.answerer.prepare(image, expressions)
         except InvalidInput as error:
-            self._send(sender, _error(str(error), pb_utils.TritonError.INVALID_ARG))
+            self._refuse(sender, "invalid", str(error), pb_utils.TritonError.INVALID_ARG)
         except Exception as error:
             pb_utils.Logger.log_error(traceback.format_exc())
             message = f"preparing the inputs failed: {type(error).__name__}"
-            self._send(sender, _error(message, pb_utils.TritonError.INTERNAL))
+            self._refuse(sender, "failed", message, pb_utils.TritonError.INTERNAL)
         else:
-            self.batches.put(Asked(sender, wanted, count, question))
+            self.batches.put(Asked(sender, wanted, count, question, taken, time.perf_counter()))
 
     def _answer(self, batch: list[Asked]) -> None:
         for asked in [asked for asked in batch if asked.sender.is_cancelled()]:
             batch.remove(asked)
-            self._send(asked.sender, _error("the request was cancelled", pb_utils.TritonError.CANCELLED))
+            message = "the request was cancelled"
+            self._refuse(asked.sender, "cancelled", message, pb_utils.TritonError.CANCELLED)
         if not batch:
             return
+        begun = time.perf_counter()
         try:
             answers = self.answerer.answer([asked.question for asked in batch])
             responses = [self._response(asked, answer) for asked, answer in zip(batch, answers, strict=True)]
@@ -129,14 +144,19 @@ class TritonPythonModel:
                 return
             pb_utils.Logger.log_error(traceback.format_exc())
             message = f"the network failed: {type(error).__name__}"
-            self._send(batch[0].sender, _error(message, pb_utils.TritonError.INTERNAL))
+            self._refuse(batch[0].sender, "failed", message, pb_utils.TritonError.INTERNAL)
             return
         for asked, response in zip(batch, responses, strict=True):
             self._send(asked.sender, response)
+            self.counts.answered(asked.taken, asked.prepared, begun, time.perf_counter())
 
     def _response(self, asked: Asked, answer: Answer) -> Any:
         outputs = self.outputs.answer(answer, asked.wanted, asked.top)
         return pb_utils.InferenceResponse([pb_utils.Tensor(name, array) for name, array in outputs.items()])
+
+    def _refuse(self, sender: Any, outcome: str, message: str, code: int) -> None:
+        self._send(sender, _error(message, code))
+        self.counts.done(outcome)
 
     def _send(self, sender: Any, response: Any) -> None:
         try:

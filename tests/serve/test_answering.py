@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +22,7 @@ from serve.answering.batches import Batches
 from serve.answering.features import Features, Seen
 from serve.answering.network import EXPRESSION, Network
 from serve.answering.room import Room
+from serve.answering.strings import read_strings
 from serve.sessions import CannotOpen, choose_providers, cores, make_options
 from tests.serve.test_answers import encoded, in_pytorch
 
@@ -270,3 +272,17 @@ def test_no_silent_fall_back(repository: Path) -> None:
     """A network that was to run on a GPU where there is none is not run on the CPU instead."""
     with pytest.raises(CannotOpen, match=r"CUDAExecutionProvider.*KIND_CPU"):
         Network(repository / "gin" / "1", {}, 0)
+
+
+def test_strings() -> None:
+    """As many as are accepted are read, whatever bytes they hold; of more only the number, without making them."""
+    held = [b"star", b"", b"\0\xff\0", b"a" * 300, *[b"x"] * 60]
+    encoded = b"".join(struct.pack("<I", len(string)) + string for string in held)
+    read = read_strings(np.frombuffer(encoded, np.uint8)).reshape([64])
+    assert read.dtype == np.object_
+    assert list(read) == held
+    many = read_strings(np.zeros(4 * 10_000_000, np.uint8)).reshape([10_000_000])
+    assert many.shape == (10_000_000,)
+    assert many.strides == (0,)
+    assert many[-1] == b""
+    assert len(read_strings(np.zeros(0, np.uint8)).reshape([0])) == 0

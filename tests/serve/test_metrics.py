@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import secrets
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ import pytest
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
+from client.errors import Refused
 from client.library import Client
 from serve import Server
 from serve.health import Health
@@ -37,6 +39,34 @@ def test_metrics_exist(server: Server, client: Client, jpeg: bytes) -> None:
     assert len(named) > 10
     assert {name for name in named - there if not name.startswith("nv_gpu_")} == set()
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
+
+
+def counted(server: Server) -> dict[str, float]:
+    """What it says of `gin`'s requests, by outcome, and of their time."""
+    with DIRECT.open(server.metrics_url, timeout=10) as response:
+        text = response.read().decode()
+    found = re.findall(r'^gin_request_count\{.*outcome="(\w+)".*\} (\S+)$', text, re.MULTILINE)
+    found += re.findall(r"^gin_(request|preparation|waiting|image)_duration_us\{.*\} (\S+)$", text, re.MULTILINE)
+    return {name: float(value) for name, value in found}
+
+
+def test_outcomes(server: Server, client: Client, jpeg: bytes) -> None:
+    """What was answered and what was refused are counted apart, and an answer's time holds that of its parts."""
+    time.sleep(1)  # the server tells twice a second
+    before = counted(server)
+    for _ in range(3):
+        client.ground(jpeg + secrets.token_bytes(4), QUESTION)
+    for _ in range(2):
+        with pytest.raises(Refused):
+            client.ground(b"no picture", QUESTION)
+    deadline = time.monotonic() + 30
+    while (after := counted(server))["invalid"] < before["invalid"] + 2 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    more = {name: after[name] - before[name] for name in after}
+    assert (more["answered"], more["invalid"], more["refused"], more["failed"]) == (3, 2, 0, 0)
+    assert 0 < more["preparation"] < more["request"]
+    assert more["waiting"] > 0
+    assert 0 < more["image"] < more["request"] - more["preparation"] - more["waiting"]
 
 
 @pytest.fixture
