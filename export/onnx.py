@@ -91,7 +91,8 @@ def _name_axes(model: onnx.ModelProto) -> None:
                 names[dimension.dim_param] = FREE_AXES[value.name][axis]
     for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
         for dimension in value.type.tensor_type.shape.dim:
-            dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
+            if dimension.dim_param:  # assigning to it would erase a fixed size
+                dimension.dim_param = names.get(dimension.dim_param, dimension.dim_param)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from export import onnx, torchscript
 from export.build import ask, publish
 from export.command import export_to_repository
 from export.formats import Format
-from export.graphs import ANSWERS, FREE_AXES, INPUTS, make_graphs
+from export.graphs import ANSWERS, INPUTS, make_graphs
 from export.manifest import MANIFEST, hash_file, read_manifest, write_manifest
 from export.parity import ParityError
 from export.questions import arrays, make_question
@@ -26,6 +26,22 @@ from model.preparation import Preparation
 from tests.export.conftest import MODULES
 from train.data.scenes import write_scenes
 
+SHAPES = {  # of the small network
+    "images": ["B", 64, 64, 3],
+    "features_8": ["B", 3, 16, 8, 8],
+    "features_16": ["B", 3, 16, 4, 4],
+    "features_32": ["B", 3, 16, 2, 2],
+    "expression_ids": ["N", "T"],
+    "lengths": ["N"],
+    "image_index": ["N"],
+    "image_sizes": ["B", 2],
+    "boxes": ["N", 4],
+    "scores": ["N"],
+    "attention": ["N", 8, 8],
+    "anchors": ["N"],
+    "candidate_boxes": ["N", 128, 4],
+    "candidate_scores": ["N", 128],
+}
 CASES = [(1, [1]), (1, [2]), (3, [1, 2, 25, 50, 49]), (1, [50] * 9), (5, [3, 3]), (2, [13])]
 
 
@@ -84,13 +100,13 @@ def test_manifest(exported: Path, kind: Format, checkpoint_path: Path) -> None:
 
 @pytest.mark.parametrize("exported", ["onnx"], indirect=True)
 def test_onnx_graph(exported: Path, checkpoint_path: Path) -> None:
-    """Inputs, outputs and free axes are the contract's; nothing in the graph is random; it says where it is from."""
+    """Inputs, outputs and their sizes, free or fixed, are the contract's; nothing in the graph is random; it says where
+    it is from."""
     for name in ("gin", "gin_image", "gin_expression"):
         model = onnx_format.load(exported / f"{name}.onnx")
-        for value in model.graph.input:
+        for value in (*model.graph.input, *model.graph.output):
             axes = [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
-            free = {axis: letter for axis, letter in enumerate(axes) if isinstance(letter, str)}
-            assert free == FREE_AXES[value.name]
+            assert axes == SHAPES[value.name]
         random = {"Dropout", "RandomNormal", "RandomUniform", "Bernoulli", "Loop"}
         assert not {node.op_type for node in model.graph.node} & random
         facts = {entry.key: entry.value for entry in model.metadata_props}
@@ -104,6 +120,15 @@ def test_onnx_graph(exported: Path, checkpoint_path: Path) -> None:
     whole = onnx_format.load(exported / "gin.onnx").graph
     assert tuple(value.name for value in whole.input) == INPUTS
     assert tuple(value.name for value in whole.output) == ANSWERS
+
+
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+@pytest.mark.parametrize("shape", [(1, 32, 64, 3), (1, 128, 128, 3), (1, 64, 64, 4)])
+def test_a_picture_of_another_size(exported: Path, checkpoint: Checkpoint, shape: tuple[int, ...]) -> None:
+    """It is refused, not answered wrongly."""
+    asked = arrays(make_question(checkpoint, 1, [2], seed=0)) | {"images": np.zeros(shape, np.uint8)}
+    with pytest.raises(Exception, match="invalid dimensions for input: images"):  # its errors share no base
+        onnx.FORMAT.open(exported / "gin.onnx", INPUTS, ANSWERS)(asked)
 
 
 def test_other_sizes(
