@@ -3,9 +3,13 @@
 import datetime
 import os
 import socket
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+Result = TypeVar("Result")
 
 
 def start_process_group(timeout: float) -> torch.device:
@@ -28,6 +32,30 @@ def start_process_group(timeout: float) -> torch.device:
         backend, device_id=pinned, timeout=limit, rank=rank, world_size=ranks, store=_meet(rank, ranks, limit)
     )
     return device
+
+
+def by_first_rank(work: Callable[[], Result]) -> Result:
+    """What the work gives, done by the first rank alone and told to all. The ValueError or OSError that it raises is
+    raised on every rank."""
+    told: list[Any] = [None]
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        try:
+            told = [work()]
+        except (ValueError, OSError) as error:
+            told = [error]
+    if dist.is_initialized():
+        dist.broadcast_object_list(told)
+    if isinstance(told[0], Exception):
+        raise told[0]
+    return told[0]
+
+
+def launch_store() -> dist.Store | None:
+    """torchrun's store, in which a rank finds what was written before a restart of this launch; None without one."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return dist.PrefixStore("launch", store)
 
 
 def _meet(rank: int, ranks: int, timeout: datetime.timedelta) -> dist.Store:

@@ -4,11 +4,10 @@
 
 Without arguments: the demo configuration (configs/demo.yaml) on generated scenes. Writes `last.pth`, `best.pth`,
 `history.jsonl`, TensorBoard's files and the settings into the folder `out`. A run that was killed goes on with
-resume=true; one that torchrun restarts goes on by itself.
+resume=true; what torchrun restarts goes on by itself, if the folder was begun since torchrun was started.
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from model.checkpoint import load_plain
 from train.arguments import parse_arguments
 from train.config import TrainConfig
 from train.data.annotations import InvalidData
-from train.processes import start_process_group
+from train.processes import by_first_rank, launch_store, start_process_group
 from train.stop import Stopped
 from train.trainer import Trainer
 from train.watch import Diverged
@@ -49,16 +48,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: TrainConfig, device: torch.device) -> None:
     """Go through the stages of a run, or those that are left of it."""
-    resume = config.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
     planned = stages(config)
-    for stage in planned:
-        if not resume and (Path(stage.out) / "last.pth").exists():
-            raise ValueError(f"{stage.out} holds a run already: resume=true goes on with it, out=DIR begins another")
-    dist.barrier()  # nobody writes before all have looked
+    resume = by_first_rank(lambda: config.resume or _begun_by_this_launch(planned))
     for stage in planned:
         last = Path(stage.out) / "last.pth"
         if not (resume and last.exists() and _finished(last, stage)):
             Trainer(stage, device, resume=resume and last.exists()).fit()
+
+
+def _begun_by_this_launch(planned: list[TrainConfig]) -> bool:
+    """Whether the run was begun by processes that torchrun has restarted. Raises ValueError where the folder holds a
+    run of another launch; a restart after that would find it as well, so how often there were some says nothing."""
+    store, folder = launch_store(), str(Path(planned[0].out).resolve())
+    if store is not None and store.check([folder]):
+        return True
+    for stage in planned:
+        if (Path(stage.out) / "last.pth").exists():
+            raise ValueError(f"{stage.out} holds a run already: resume=true goes on with it, out=DIR begins another")
+    if store is not None:
+        store.set(folder, "begun")
+    return False
 
 
 def stages(config: TrainConfig) -> list[TrainConfig]:

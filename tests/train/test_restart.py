@@ -25,6 +25,15 @@ def test_torchrun_restarts(untouched: Path, scenes: Path, tmp_path: Path, fault:
     assert same(weights(tmp_path / "run"), weights(untouched))
 
 
+def test_a_restart_does_not_overwrite(untouched: Path, scenes: Path) -> None:
+    """A folder that another launch filled is refused again by the ranks that torchrun restarts."""
+    before = {path: path.read_bytes() for path in untouched.iterdir() if path.is_file()}
+    done = run(scenes, untouched, "optim.epochs=3", processes=2)
+    assert done.returncode == 1
+    assert "holds a run already" in done.stderr
+    assert {path: path.read_bytes() for path in untouched.iterdir() if path.is_file()} == before
+
+
 def test_torchrun_is_asked_to_stop(scenes: Path, tmp_path: Path) -> None:
     """SIGTERM to torchrun itself: both ranks save at the same step and end, and the run goes on from there."""
     out = tmp_path / "run"
