@@ -114,9 +114,29 @@ def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dic
             facts = {entry.key: entry.value for entry in onnx.load(folder / f"{name}.onnx").metadata_props}
             quantizer.write(quantized, left_out)
             model = onnx.load(quantized)
+            _drop_unused_imports(model)
             onnx.helper.set_model_props(model, facts)
             onnx.save(model, folder / f"{name}.onnx")
     return {"int8_left_out": {name: losses[name] for name in left_out}, "int8_layers": len(layers) - len(left_out)}
+
+
+def _drop_unused_imports(model: onnx.ModelProto) -> None:
+    """Leave out the operator sets of which nothing is used: the optimizer of the ONNX Runtime here imports all that it
+    knows, and an older one opens no file that imports what it does not know."""
+    used = {"", *(node.domain for node in _nodes(model.graph))}
+    used |= {node.domain for function in model.functions for node in _nodes(function)}
+    kept = [entry for entry in model.opset_import if entry.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+
+
+def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """Of a graph and of those within its nodes."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                yield from _nodes(inner)
 
 
 @contextlib.contextmanager

@@ -104,7 +104,8 @@ def folder(files: Path, tmp_path: Path) -> Path:
 
 
 def test_what_loses_is_left_out(folder: Path, questions: list[Question]) -> None:
-    """The one that loses most alone, and only it, where that is enough; each file still says what it is."""
+    """The one that loses most alone, and only it, where that is enough; each file still says what it is
+    and imports nothing that it does not use."""
     facts = quantize(folder, questions, dataclasses.replace(LIMITS["int8"], scores=0.02))
     assert facts["int8_left_out"].keys() == {"second.weight"}
     assert facts["int8_layers"] == 2
@@ -114,6 +115,7 @@ def test_what_loses_is_left_out(folder: Path, questions: list[Question]) -> None
         quantized = {v.name for v in model.graph.initializer if v.name.endswith("weight_quantized")}
         assert quantized == {f"{layer}.weight_quantized" for layer in layers}
         assert {entry.key: entry.value for entry in model.metadata_props} == {"graph": name}
+        assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", onnx.OPSET)]
 
 
 def test_no_selection(folder: Path, questions: list[Question]) -> None:
