@@ -26,7 +26,7 @@ from export.manifest import (
     InvalidExport,
     Recorded,
     named_files,
-    read_manifest,
+    read_version,
     save_questions,
     write_manifest,
 )
@@ -252,7 +252,7 @@ def add_version(staged: Path, model: Path) -> Path:
 
 def _verifies(version: Path) -> bool:
     try:
-        read_manifest(version)
+        read_version(version)
     except (InvalidExport, OSError):
         return False
     return True

@@ -3,7 +3,8 @@
     python -m export.check DIR
 
 DIR is what an export wrote: its --out folder or a Triton repository. First every file's SHA-256, so that nothing
-rotten, tampered or half-replaced is ever opened; then that all come from one checkpoint; then the recorded questions.
+rotten, tampered or half-replaced is ever opened, and that a repository's versions hold no other files; then that all
+come from one checkpoint; then the recorded questions.
 Prints a line of JSON per manifest. Exit code 1 says that something does not hold, and names it.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from export.formats import Format
-from export.manifest import MANIFEST, InvalidExport, load_questions, read_manifest
+from export.manifest import MANIFEST, InvalidExport, load_questions, read_manifest, read_version
 from export.parity import Comparison, Limits, ParityError, check_report
 
 KINDS = ("onnx", "torchscript", "aot")
@@ -27,11 +28,12 @@ def verify(folder: Path) -> list[dict[str, Any]]:
 
     Older versions of a model may be of other checkpoints; the newest of all models must be of one.
     """
-    folders = [folder] if (folder / MANIFEST).exists() else sorted(folder.glob(f"*/[0-9]*/{MANIFEST}"))
-    folders = [path.parent if path.name == MANIFEST else path for path in folders]
+    alone = (folder / MANIFEST).exists()
+    folders = [folder] if alone else sorted(path for path in folder.glob("*/*") if path.name.isdigit())
     if not folders:
-        raise InvalidExport(f"{folder} has no {MANIFEST}, nor a model with one")
-    manifests = {path: read_manifest(path) for path in folders}  # all hashes, before any file is opened
+        raise InvalidExport(f"{folder} has no {MANIFEST}, nor a model with a version")
+    read = read_version if folders[0].name.isdigit() else read_manifest
+    manifests = {path: read(path) for path in folders}  # all hashes, before any file is opened
     newest = {path.parent: path for path in sorted(manifests, key=lambda path: (len(path.name), path.name))}
     first, *others = newest.values()
     for path in others:

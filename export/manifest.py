@@ -10,6 +10,7 @@ import numpy as np
 
 FORMAT = "gin-export-1"
 MANIFEST = "manifest.json"
+LEFT_BY_SERVERS = ("__pycache__",)  # beside model.py, where the folder can be written
 FACTS = {"kind", "checkpoint", "precision", "image_size", "limits"}  # that checking needs
 
 
@@ -61,6 +62,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if isinstance(error, InvalidExport):
             raise
         raise InvalidExport(f"{path} is damaged: {error!r}") from None
+    return manifest
+
+
+def read_version(folder: Path) -> dict[str, Any]:
+    """The manifest of a version of a served model, beside whose files there must be no others: a server would find
+    them. Raises as `read_manifest` does."""
+    manifest = read_manifest(folder)
+    others = {path.name for path in folder.iterdir()} - manifest["files"].keys() - {MANIFEST, *LEFT_BY_SERVERS}
+    if others:
+        raise InvalidExport(f"{folder / min(others)} was not exported: {MANIFEST} beside it does not name it")
     return manifest
 
 

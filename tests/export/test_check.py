@@ -151,6 +151,26 @@ def test_versions(half: Path, tmp_path: Path) -> None:
     assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "3", "1"]
 
 
+def test_what_was_not_exported(half: Path, tmp_path: Path) -> None:
+    """A version without a manifest and a file that no manifest names are refused, for a server would take them; what
+    Python leaves beside a model's code is not. An export does not take such a version for the last good one."""
+    repository = shutil.copytree(half, tmp_path / "repository")
+    model = repository / "gin_fp16"
+    (model / "1" / "__pycache__").mkdir()
+    assert len(check.verify(repository)) == 2
+    (model / "7").mkdir()
+    (model / "7" / "model.py").touch()
+    with pytest.raises(InvalidExport, match=f"7 has no {MANIFEST}"):
+        check.verify(repository)
+    shutil.rmtree(model / "7")
+    (model / "1" / "numpy.py").touch()
+    for folder in (repository, model / "1"):
+        with pytest.raises(InvalidExport, match="numpy.py was not exported"):
+            check.verify(folder)
+    add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model)
+    assert [Path(line["folder"]).name for line in check.verify(repository)] == ["2", "1"]
+
+
 def claim_to_be_exported(path: Path) -> None:
     """Have the manifest beside a file name its hash."""
     manifest = json.loads((path.parent / MANIFEST).read_text())
