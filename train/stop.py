@@ -1,5 +1,6 @@
 """A request to stop (SIGTERM, SIGINT) that all ranks obey after the same step."""
 
+import datetime
 import signal
 from types import FrameType
 
@@ -18,12 +19,16 @@ class Stopped(Exception):
 
 class StopRequest:
     """Remembers a signal. Ranks tell each other at every step and learn the answer one step later, so that nobody
-    waits for it. While it is open a second SIGINT ends the program at once."""
+    waits for it. While it is open a second SIGINT ends the program at once.
 
-    def __init__(self) -> None:
+    timeout: seconds to wait for another rank, as in the rest of the run.
+    """
+
+    def __init__(self, timeout: float) -> None:
         self.number: int | None = None
         self._pending: tuple[dist.Work, Tensor] | None = None
-        self._group = dist.new_group(backend="gloo")  # apart from the gradients' traffic, and never on a GPU
+        # apart from the gradients' traffic, and never on a GPU
+        self._group = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout))
         self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def agreed(self) -> int | None:

@@ -67,7 +67,7 @@ class Trainer:
 
     def fit(self) -> None:
         """Train all epochs that are left, keeping the last and the best checkpoint. Raises Stopped or Diverged."""
-        stop = StopRequest()
+        stop = StopRequest(self.config.timeout)
         try:
             while self.epoch < self.config.optim.epochs:
                 self._train_epoch(stop)

@@ -22,6 +22,7 @@ from train.step import StepResult, TrainingStep
 def strike(fault: str) -> None:
     """Do it to this process."""
     if fault == "stall":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # else torchrun waits for half a minute before it kills
         time.sleep(3600)
     os.kill(os.getpid(), getattr(signal, fault))
 

@@ -81,8 +81,11 @@ def test_losses_that_are_not_numbers(scenes: Path, tmp_path: Path) -> None:
     assert "2 steps left out" in done.stdout
 
 
-def test_hung_rank(scenes: Path, tmp_path: Path) -> None:
-    """A rank that hangs ends the job within its time-out instead of stalling it for ever."""
-    done = run(scenes, tmp_path / "run", "timeout=5", fault="stall step 4 1", processes=2)
+@pytest.mark.usefixtures("untouched")  # the scenes are there, so that only the hanging takes long
+@pytest.mark.parametrize("fault", ["stall step 4 1", "stall save 5 0"])
+def test_hung_rank(scenes: Path, tmp_path: Path, fault: str) -> None:
+    """A rank that hangs, in a step or in saving at an epoch's end, ends the job within its time-out instead of stalling
+    it for ever."""
+    done = run(scenes, tmp_path / "run", "timeout=10", fault=fault, processes=2)
     assert done.returncode == 0, done.stderr  # torchrun restarted it once
     weights(tmp_path / "run")
