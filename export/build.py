@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from export.configurations import ENTRY, write_configuration
+from export.configurations import ENTRY, update_configuration
 from export.formats import PRESENCE, VOCABULARY, Format
 from export.graphs import GRAPHS, Graph, make_graphs
 from export.manifest import (
@@ -213,7 +213,8 @@ def publish(folder: Path, target: Path) -> None:
 def publish_models(folder: Path, report: dict[str, Any], kind: Format, repository: Path) -> list[Path]:
     """Make the staged files a new version of the models of a Triton repository that serve them; returns where they are.
 
-    Of older versions the last good one is kept. A version appears whole or not at all.
+    Of older versions the last good one is kept, and so is a configuration that somebody edited. A version appears whole
+    or not at all.
     """
     facts = {name: value for name, value in report.items() if name != "graphs"}
     suffix = "" if report["precision"] == "fp32" else f"_{report['precision']}"
@@ -233,7 +234,7 @@ def publish_models(folder: Path, report: dict[str, Any], kind: Format, repositor
         if model == "gin":
             (staged / "model.py").write_text(ENTRY, encoding="utf-8")
         write_manifest(staged, facts, graphs)
-        write_configuration(repository / f"{model}{suffix}", model, report["image_size"])
+        update_configuration(repository / f"{model}{suffix}", model, report["image_size"])
         places.append(add_version(staged, repository / f"{model}{suffix}"))
     return places
 

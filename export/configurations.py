@@ -2,10 +2,12 @@
 
     python -m export.configurations
 
-writes those that are committed. An export writes that of the model which it fills, under whatever name.
+writes those that are committed. An export writes that of the model which it fills, under whatever name, unless somebody
+edited it.
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -162,6 +164,26 @@ def write_configuration(folder: Path, kind: str, image_size: int) -> None:
         for count in WARM_UPS:
             lengths = np.full(count, WARM_UP_WORDS, dtype="<i8")
             write_atomically(lengths.tobytes(), folder / "warmup" / LENGTHS.format(count))
+
+
+def update_configuration(folder: Path, kind: str, image_size: int) -> None:
+    """Write the same after an export, but keep a configuration that somebody edited, and say so.
+
+    In that of `gin` nothing depends on the export: one that is there is kept without a word.
+    """
+    path = folder / CONFIG
+    if not path.exists() or (kind != "gin" and _is_rendered(path, kind)):
+        write_configuration(folder, kind, image_size)
+    elif kind != "gin":
+        kept = f"{path} was edited and is kept; its warm-up has to ask about images of {image_size} pixels"
+        print(kept, file=sys.stderr)
+
+
+def _is_rendered(path: Path, kind: str) -> bool:
+    """Whether a configuration is as `render` gives it for the size that its warm-up names."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    size = re.search(r"dims: \[ 1, (\d+), \1, 3 \]", text)
+    return size is not None and text == render(path.parent.name, kind, int(size[1]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
