@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -22,7 +23,6 @@ from client.pictures import MAX_BYTES
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 try:
     import gradio
-    from gradio.data_classes import ImageData
 except ModuleNotFoundError:
     sys.exit("client.web: Gradio is not installed: run `pip install '.[client,web]'`")
 
@@ -85,11 +85,14 @@ def _serve(args: argparse.Namespace) -> int:
 def page(client: Client) -> gradio.Blocks:
     """The page that asks with `client`."""
 
-    def ask(path: str | None, text: str, attention: bool) -> Shown:
+    def ask(chosen: dict[str, Any] | None, text: str, attention: bool) -> Shown:
         expressions = [line.strip() for line in text.splitlines() if line.strip()]
-        if path is None or not expressions:
-            return None, [], "Choose a picture." if path is None else "Type what to find, one expression on each line."
+        if chosen is None or chosen["path"] is None:
+            return None, [], "Choose a picture."
+        if not expressions:
+            return None, [], "Type what to find, one expression on each line."
         try:
+            path = _uploaded(chosen["path"], picture.GRADIO_CACHE)
             answers = client.ground(path, expressions, attention)
             return draw.draw(path, answers), _rows(answers), f"Answered in {answers.seconds * 1e3:.0f} ms."
         except GroundingError as error:
@@ -100,8 +103,6 @@ def page(client: Client) -> gradio.Blocks:
         with gradio.Row():
             with gradio.Column():
                 picture = gradio.Image(type="filepath", sources=["upload", "clipboard"], label="Picture", height=420)
-                # Gradio would open the file, and fail with a traceback if it is no picture: the server says it better.
-                picture.preprocess = _path  # type: ignore[method-assign]
                 text = gradio.Textbox(
                     label="What to find, one expression on each line", lines=3, placeholder="the red car"
                 )
@@ -115,13 +116,24 @@ def page(client: Client) -> gradio.Blocks:
                 )
         inputs, outputs = [picture, text, attention], [drawn, table, message]
         gradio.Examples([[str(EXAMPLES / name), words] for name, words in QUESTIONS.items()], [picture, text])
-        gradio.on([button.click, text.submit, attention.input], ask, inputs, outputs, api_name="ask")
+        # Gradio would open and convert the file, and fail with a traceback if it is no picture: the server says that
+        # better.
+        events = [button.click, text.submit, attention.input]
+        gradio.on(events, ask, inputs, outputs, api_name="ask", preprocess=False)
     return blocks
 
 
-def _path(payload: ImageData | None) -> str | None:
-    """Where the file is, as it was chosen: neither converted nor shrunk."""
-    return None if payload is None else payload.path
+def _uploaded(path: str, cache: str) -> str:
+    """`path` itself if it leads into Gradio's `cache`, where uploads and examples are. Raises Refused if not.
+
+    Gradio checks that only where the request says that the path is a file, and anybody can send requests.
+    """
+    try:
+        if Path(path).resolve().is_relative_to(Path(cache).resolve()):
+            return path
+    except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero in it
+        pass
+    raise Refused("this picture was not uploaded here: choose it anew")
 
 
 def _rows(answers: Answers) -> list[list[str | float]]:

@@ -1,0 +1,71 @@
+"""The page, asked by requests that no browser would send. What a person sees of it: tests/serve/test_page.py."""
+
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_kserve import FakeServer
+from PIL import Image
+
+from client import Client
+
+pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[web]'")
+web = pytest.importorskip("client.web")
+gradio_client = pytest.importorskip("gradio_client")
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    """A picture of this machine that nobody uploaded."""
+    path = tmp_path / "private" / "secret.png"
+    path.parent.mkdir()
+    Image.new("RGB", (200, 150), "white").save(path)
+    return path
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where Gradio keeps what is uploaded."""
+    path = tmp_path / "cache"
+    path.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(path))
+    return path
+
+
+@pytest.fixture
+def address(server: FakeServer, cache: Path) -> Iterator[str]:
+    """Of the page, which asks the fake server."""
+    with Client(server.url) as client:
+        blocks = web.page(client)
+        _, address, _ = blocks.launch(server_name="127.0.0.1", quiet=True, prevent_thread_lock=True, ssr_mode=False)
+        yield address.rstrip("/")
+        blocks.close(verbose=False)
+
+
+def test_pictures_that_were_not_uploaded_are_refused(
+    server: FakeServer, address: str, secret: Path, cache: Path
+) -> None:
+    """All in the same words, so that nobody learns which of them are there; also after an example was chosen."""
+    (cache / "link.png").symlink_to(secret)
+    visitor = gradio_client.Client(address, verbose=False)
+    paths = [secret, "/nowhere.png", "/etc/passwd", cache / "link.png", cache / "../private/secret.png", "a\0b"]
+    for _ in range(2):
+        for path in paths:
+            _, _, said = visitor.predict({"path": str(path)}, "star", False, api_name="/ask")
+            assert said == "⚠️ This picture was not uploaded here: choose it anew."
+        visitor.predict(0, api_name="/load_example")
+    assert not server.asked
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(f"{address}/gradio_api/file={secret}")
+
+
+def test_uploads_and_examples_are_answered(server: FakeServer, address: str, secret: Path) -> None:
+    visitor = gradio_client.Client(address, verbose=False, download_files=False)
+    example, _ = visitor.predict(0, api_name="/load_example")
+    given = [secret, web.EXAMPLES / "triangles.jpg"]
+    for picture in (gradio_client.handle_file(secret), example["value"]):
+        _, _, said = visitor.predict(picture, "star", False, api_name="/ask")
+        assert said.startswith("Answered in")
+    assert [asked.image for asked in server.asked] == [path.read_bytes() for path in given]
