@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from model.checkpoint import Checkpoint, InvalidCheckpoint, load_plain
 from model.original import EMBEDDING, Architecture, recognise
+from model.settings import InvalidSettings, configure
 from model.word_vectors import fill_embedding, read_word_vectors
 from model.words import Vocabulary
 
@@ -54,18 +55,15 @@ def convert(path: str | Path, image_size: int | None = None, word_vectors: str |
 
     image_size: side of the input in pixels; by default what the checkpoint's own configuration says, else the one that
     the authors published this network with. word_vectors: text file of 300-d word vectors; without it every word is
-    unknown. Raises InvalidCheckpoint.
+    unknown. Raises InvalidCheckpoint, and ValueError for a size that the network cannot have.
     """
     weights, settings = original_weights(path)
     architecture = recognise(weights)
     converted = convert_weights(weights, architecture)
-    if image_size is None:
-        match settings.get("resize_img"):
-            case [int(side), *_]:
-                image_size = side
-            case _:
-                image_size = architecture.config.image_size
-    config = architecture.at_size(image_size)
+    try:
+        config = configure(architecture, settings, image_size)
+    except InvalidSettings as error:
+        raise InvalidCheckpoint(f"{path} cannot be converted: in its configuration (cfgtxt) {error}") from None
     vocabulary, vectors = Vocabulary([]), None
     if word_vectors is not None:
         words, vectors = read_word_vectors(word_vectors, config.word_width)

@@ -58,8 +58,11 @@ class Architecture:
 
     def at_size(self, image_size: int) -> ModelConfig:
         """The configuration at an input size in pixels."""
-        levels = self.coarse_levels if self.is_coarse(image_size) else self.config.pyramid_levels
-        return replace(self.config, image_size=image_size, pyramid_levels=levels)
+        return replace(self.config, image_size=image_size, pyramid_levels=self.levels_at(image_size))
+
+    def levels_at(self, image_size: int) -> tuple[int, ...]:
+        """The pyramid's levels at an input size in pixels."""
+        return self.coarse_levels if self.is_coarse(image_size) else self.config.pyramid_levels
 
     def names(self) -> dict[str, str]:
         """The authors' name of each of our tensors, by our name; without the embedding."""
@@ -107,12 +110,13 @@ def recognise(theirs: dict[str, Tensor]) -> Architecture:
 
 
 def architecture_of(config: ModelConfig) -> Architecture | None:
-    """The authors' network that a configuration is, at whatever input size; None if it is none of them."""
+    """The authors' network that a configuration is, whatever its input size and anchors; None if it is none of them."""
+    free = ("image_size", "pyramid_levels", "anchor_scales", "anchor_ratios")
 
-    def at_any_size(one: ModelConfig) -> dict[str, Any]:
-        return {name: value for name, value in one.to_dict().items() if name not in ("image_size", "pyramid_levels")}
+    def fixed(one: ModelConfig) -> dict[str, Any]:
+        return {name: value for name, value in one.to_dict().items() if name not in free}
 
-    return next((each for each in ARCHITECTURES if at_any_size(each.config) == at_any_size(config)), None)
+    return next((each for each in ARCHITECTURES if fixed(each.config) == fixed(config)), None)
 
 
 def _original_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """Compare a converted network with a record of what the original authors' code answered."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,8 @@ def _answers(checkpoint: Checkpoint, record: dict[str, np.ndarray]) -> dict[str,
     architecture = architecture_of(checkpoint.config)
     if architecture is None:
         raise ValueError("the checkpoint holds none of the original authors' networks, so no record is of it")
-    network = GIN(architecture.at_size(size), len(checkpoint.vocabulary)).eval()
+    config = replace(checkpoint.config, image_size=size, pyramid_levels=architecture.levels_at(size))
+    network = GIN(config, len(checkpoint.vocabulary)).eval()
     network.load_state_dict(checkpoint.weights)
     pyramids: list[list[Tensor]] = []
     network.head.register_forward_pre_hook(lambda _, arguments: pyramids.append(arguments[0]))

@@ -1,5 +1,6 @@
 """The authors' checkpoint as ours: the same answers, and clear refusals."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from model.config import ModelConfig
 from model.convert import convert, main
 from model.original import ARCHITECTURES, Architecture, architecture_of
 from model.record import InvalidRecord, check_record
+from model.settings import InvalidSettings, configure
 from model.word_vectors import InvalidWordVectors, read_word_vectors
 
 RECORDS = Path(__file__).parent.parent / "records"
@@ -118,6 +120,66 @@ def test_size_and_prefix(original_path: Path, tmp_path: Path) -> None:
     config = convert(tmp_path / "plain.pth").config
     assert config == ARCHITECTURES[0].at_size(608)
     assert convert(tmp_path / "plain.pth", image_size=96).config.image_size == 96
+
+
+def with_settings(path: Path, out: Path, settings: dict[str, object]) -> Path:
+    """A copy of a checkpoint with other settings."""
+    content = torch.load(path, weights_only=True)
+    torch.save(content | {"cfgtxt": json.dumps(settings)}, out)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("settings", "ratios", "scales"),
+    [
+        ({"ratios": "[1/3, 1, 3]", "scale_factor": 8}, (1 / 3, 1, 3), (8, 8 * 2 ** (1 / 3), 8 * 2 ** (2 / 3))),
+        ({"ratios": [1], "scales": "(1, 2, 3, 4, 5, 6, 7, 8, 9)"}, (1,), (4, 8, 12, 16, 20, 24, 28, 32, 36)),
+        ({"ratios": "[1/2, 1, 2]", "do_norm": False}, ModelConfig().anchor_ratios, ModelConfig().anchor_scales),
+    ],
+)
+def test_anchors(settings: dict[str, object], ratios: tuple, scales: tuple) -> None:
+    """Those of the checkpoint's own settings, as lists or written as Python, are carried over; it stays the network
+    that it is."""
+    config = configure(ARCHITECTURES[0], settings)
+    assert config == dataclasses.replace(ARCHITECTURES[0].config, anchor_ratios=ratios, anchor_scales=scales)
+    assert architecture_of(config) is ARCHITECTURES[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"do_norm": True}, "do_norm is True"),
+        ({"resize_img": [480, 320]}, r"resize_img is \[480, 320\]"),
+        ({"resize_img": [320.0, 320.0]}, r"resize_img is \[320.0, 320.0\]"),
+        ({"resize_img": [True, True]}, "resize_img is"),
+        ({"resize_img": 320}, "resize_img is 320"),
+        ({"ratios": "[1, 2]"}, r"ratios '\[1, 2\]' do not make the 9 anchors"),
+        ({"ratios": "[1, 2, -3]"}, "ratios is '\\[1, 2, -3]'"),
+        ({"ratios": "[1, 2, True]"}, "ratios is"),
+        ({"ratios": "[1, 2, 1/0]"}, "ratios is"),
+        ({"scales": "__import__('os').abort()"}, "scales is"),
+        ({"scales": "[1, 2, 9.0**9**9]"}, "scales is"),
+        ({"scales": None}, "scales is None"),
+        ({"scale_factor": 0}, "scale_factor is 0"),
+        ({"scale_factor": "(1j)"}, "scale_factor is"),
+        ({"scale_factor": {"4": 4}}, "scale_factor is {'4': 4}"),
+    ],
+)
+def test_settings_that_ours_cannot_have(settings: dict[str, object], message: str) -> None:
+    """The key and its value are named, and nothing in it runs."""
+    with pytest.raises(InvalidSettings, match=message):
+        configure(ARCHITECTURES[0], settings)
+
+
+def test_settings_are_refused(original_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In one line with the file's name; exit code 2. A size that is given counts, and not that of the settings."""
+    path = with_settings(original_path, tmp_path / "wide.pth", {"resize_img": [480, 320]})
+    assert main([str(path), str(tmp_path / "out.pth")]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert "wide.pth cannot be converted: in its configuration (cfgtxt) resize_img is [480, 320]" in message
+    assert not (tmp_path / "out.pth").exists()
+    assert convert(path, image_size=96).config == ARCHITECTURES[0].at_size(96)
 
 
 @pytest.mark.parametrize("header", ["", "3 300\n"])
