@@ -2,9 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, overload
 
 from tritonclient.utils import InferenceServerException
 
@@ -20,6 +20,8 @@ from client.retry import Budget, Call
 if TYPE_CHECKING:
     from client.over_http import AsyncHttp
 
+T = TypeVar("T")
+
 
 class AsyncClient:
     """`client.Client` with awaitable calls, for one event loop: same arguments, answers and errors.
@@ -31,6 +33,7 @@ class AsyncClient:
         self.url, self.timeout = url, check_timeout(timeout)
         self._address = Address.parse(url, tls)
         self._made: AsyncGrpc | AsyncHttp | None = None
+        self._calls: set[asyncio.Task[Any]] = set()  # that wait for the server
         self._closed = False
         self._budget = Budget()
 
@@ -43,15 +46,19 @@ class AsyncClient:
         await self.close()
 
     async def close(self) -> None:
-        """End the connection; later calls raise ValueError."""
+        """End the connection; calls that wait, and later ones, raise ValueError."""
         self._closed = True
+        calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
         if self._made is not None:
             await self._made.close()
 
     async def ready(self) -> bool:
         """As `Client.ready`."""
         try:
-            return await self._connection.ready(self.timeout)
+            return await self._wait(self._connection.ready(self.timeout))
         except InferenceServerException as error:
             return not_ready(error, self.url, self.timeout)
 
@@ -64,12 +71,26 @@ class AsyncClient:
         call = Call(self._budget, self.timeout)
         while True:
             try:
-                arrays = await self._connection.infer(question, call.left())
+                arrays = await self._wait(self._connection.infer(question, call.left()))
             except InferenceServerException as error:
                 await asyncio.sleep(call.pause(from_status(error.status(), error.message(), self.url, self.timeout)))
             else:
                 call.answered()
                 return question.answers(arrays, call.seconds())
+
+    async def _wait(self, call: Coroutine[Any, Any, T]) -> T:
+        """What `call` returns. `close` cancels it, and not who waits for it."""
+        task = asyncio.create_task(call)
+        self._calls.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            waiting = asyncio.current_task()
+            if self._closed and waiting is not None and not waiting.cancelling():
+                raise ValueError(CLOSED) from None
+            raise
+        finally:
+            self._calls.discard(task)
 
     @overload
     def ground_many(

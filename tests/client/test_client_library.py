@@ -1,5 +1,6 @@
 """The library: what arrives at the server, what comes back, and which error each failure becomes."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -14,7 +15,18 @@ import pytest
 from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, presence_of, running, score_of, silence
 from ways import Awaited, Way
 
-from client import Busy, Candidate, Client, Grounding, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
+from client import (
+    AsyncClient,
+    Busy,
+    Candidate,
+    Client,
+    Grounding,
+    GroundingError,
+    Refused,
+    ServerFailed,
+    TimedOut,
+    Unreachable,
+)
 
 ROOT = Path(__file__).parents[2]
 WRAPPED = (
@@ -255,6 +267,24 @@ def test_closing_ends_calls(black_hole: str, scheme: str) -> None:
     with pytest.raises(ValueError, match="closed"):
         client.ground(b"x", "a")
     client.close()
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_closing_ends_awaited_calls(black_hole: str, scheme: str) -> None:
+    """With the same error; a call that was cancelled before stays cancelled."""
+
+    async def close_while_asking() -> list[object]:
+        client = AsyncClient(scheme + black_hole, timeout=60)
+        calls = [asyncio.create_task(call) for call in (client.ground(b"x", "a"), client.ready(), client.ready())]
+        await asyncio.sleep(0.5)
+        assert not any(call.done() for call in calls)
+        calls[2].cancel()
+        await client.close()
+        return await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+
+    *closed, cancelled = asyncio.run(close_while_asking())
+    assert [repr(error) for error in closed] == ["ValueError('this client is closed')"] * 2
+    assert isinstance(cancelled, asyncio.CancelledError)
 
 
 @pytest.mark.parametrize("asked_before", [False, True])
