@@ -50,6 +50,17 @@ def test_kubernetes_parts_fit() -> None:
     assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
 
 
+def test_pod_monitor() -> None:
+    """It finds the pods and their ports, by their names."""
+    (monitor,) = documents("podmonitor.yaml")
+    assert (monitor["apiVersion"], monitor["kind"]) == ("monitoring.coreos.com/v1", "PodMonitor")
+    pod = next(one for one in documents("kubernetes.yaml") if one["kind"] == "Deployment")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    ports = {port["name"] for container in pod["spec"]["containers"] for port in container["ports"]}
+    scraped = {endpoint["port"] for endpoint in monitor["spec"]["podMetricsEndpoints"]}
+    assert scraped == {"metrics", "health"} <= ports
+
+
 def test_kserve() -> None:
     """Without its scaling bounds, KServe's predictor is a pod; its arguments are ones of the server's command."""
     (service,) = documents("kserve.yaml")
