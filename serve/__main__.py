@@ -73,12 +73,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _reload(arguments) if arguments.reload else _serve(arguments)
     except KeyboardInterrupt:
         return 0
-    except (RepositoryError, TritonMissing, PortInUse, Refused) as error:
-        print(f"python -m serve: {error}", file=sys.stderr)
-        return 2
-    except ServerError as error:
-        print(f"python -m serve: {error}", file=sys.stderr)
-        return 1
+    except (RepositoryError, TritonMissing, ServerError) as error:
+        if arguments.json_log:
+            Log(as_json=True).event("fatal", str(error))
+        else:
+            print(f"python -m serve: {error}", file=sys.stderr)
+        return 1 if isinstance(error, ServerError) and not isinstance(error, (PortInUse, Refused)) else 2
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -113,7 +113,10 @@ def _serve(arguments: argparse.Namespace) -> int:
             "(Ctrl-C stops)",
             flush=True,
         )
-        supervisor.run()
+        try:
+            supervisor.run()
+        finally:
+            health.stopping()
     return 0
 
 

@@ -1,5 +1,6 @@
 """What is known of a server's health, and the small HTTP endpoint that tells it: /ready, /live and /metrics."""
 
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -49,6 +50,10 @@ class Health:
         self.reason = reason
         self._questions["failed"] += 1
 
+    def stopping(self) -> None:
+        """No more questions: what is to be answered should go elsewhere."""
+        self.reason = "the server is stopping"
+
     def recovered(self, what: str) -> None:
         """A `model` was loaded again or the `server` started again."""
         self._recoveries[what] += 1
@@ -70,6 +75,15 @@ class Health:
         recoveries = "\n".join(f'gin_recoveries_total{{what="{k}"}} {v}' for k, v in self._recoveries.items())
         ready = int(not self.ready())
         return METRICS.format(ready=ready, seconds=self._seconds, questions=questions, recoveries=recoveries)
+
+
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of a prober that hangs up before it is answered."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 class Endpoint:
@@ -101,10 +115,9 @@ class Endpoint:
                 """Say nothing: probes come every few seconds."""
 
         try:
-            self._http = ThreadingHTTPServer((host, port), Handler)
+            self._http = _Http((host, port), Handler)
         except OSError as error:
             raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from None
-        self._http.daemon_threads = True
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 

@@ -1,5 +1,6 @@
 """`python -m serve` as its user meets it."""
 
+import json
 import os
 import re
 import shutil
@@ -234,6 +235,16 @@ def test_damaged_repository(repository: Path, tmp_path: Path, name: str) -> None
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert named in done.stderr
     assert str(damaged) in done.stderr  # not the folder that the server works in
+
+
+def test_failure_as_json(tmp_path: Path) -> None:
+    """With --json-log the reason for not starting is an object too."""
+    done = refused("--repository", tmp_path / "nowhere", "--json-log")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    facts = json.loads(line)
+    assert (facts["level"], facts["from"]) == ("fatal", "serve")
+    assert str(tmp_path / "nowhere") in facts["message"]
 
 
 def test_bad_arguments() -> None:
