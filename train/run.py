@@ -71,10 +71,17 @@ def _begun_by_this_launch(planned: list[TrainConfig]) -> bool:
 
 
 def stages(config: TrainConfig) -> list[TrainConfig]:
-    """The run's stages: one, or two where there is a resized one."""
+    """The run's stages: one, or two where there is a resized one. Raises ValueError where the second could not begin
+    with the weights of the first."""
     resized = config.resized
     if resized is None:
         return [config]
+    lower, higher = max(config.model.pyramid_levels), max(resized.pyramid_levels)
+    if higher > lower:
+        raise ValueError(
+            f"resized.pyramid_levels go up to {higher}, model.pyramid_levels only to {lower}: the second stage begins "
+            "with the weights of the first, which has none for higher levels"
+        )
     second = dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, image_size=resized.image_size, pyramid_levels=resized.pyramid_levels),

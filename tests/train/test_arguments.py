@@ -83,3 +83,10 @@ def test_overrides(tmp_path: Path) -> None:
     for file in ([f"--config={tmp_path / 'run.yaml'}"], ["--config", str(tmp_path / "run.yaml")]):
         config = parse_arguments(["out=here", *file])
         assert (config.out, config.seed) == ("here", 3)
+
+
+def test_a_second_stage_with_higher_levels() -> None:
+    """The weights of the first have nothing for them, so it is refused before anything is trained."""
+    config = parse_arguments(["model.pyramid_levels=[3, 4, 5]", "resized.pyramid_levels=[4, 5, 6]"])
+    with pytest.raises(ValueError, match=r"resized.pyramid_levels go up to 6, model.pyramid_levels only to 5"):
+        stages(config)
