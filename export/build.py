@@ -36,6 +36,7 @@ from export.questions import Example, Question, arrays, made_up_questions, make_
 from export.rewrite import rewrite, rewritings_for
 from model.boxes import box_iou
 from model.checkpoint import Checkpoint
+from model.original import resized
 
 STAGING = ".export-"
 RECORDED = 2  # questions
@@ -59,8 +60,7 @@ class Request:
         data = self.path.read_bytes()  # once, for a training run may replace the file at any time
         checkpoint, sha256 = Checkpoint.load(self.path, data), hashlib.sha256(data).hexdigest()
         if self.size is not None:
-            config = dataclasses.replace(checkpoint.config, image_size=self.size)
-            checkpoint = dataclasses.replace(checkpoint, config=config)
+            checkpoint = dataclasses.replace(checkpoint, config=resized(checkpoint.config, self.size))
         return checkpoint, sha256
 
 

@@ -119,6 +119,15 @@ def architecture_of(config: ModelConfig) -> Architecture | None:
     return next((each for each in ARCHITECTURES if fixed(each.config) == fixed(config)), None)
 
 
+def resized(config: ModelConfig, image_size: int) -> ModelConfig:
+    """A configuration at another input size in pixels: with the levels that the authors published for it, where it is
+    one of their networks with those of its present size, else with its own."""
+    architecture, levels = architecture_of(config), config.pyramid_levels
+    if architecture is not None and levels == architecture.levels_at(config.image_size):
+        levels = architecture.levels_at(image_size)
+    return replace(config, image_size=image_size, pyramid_levels=levels)
+
+
 def _original_name(name: str) -> str:
     for pattern, theirs in _NAMES:
         if re.fullmatch(pattern, name):

@@ -11,6 +11,9 @@ import torch
 from export.build import Request, staging
 from export.manifest import hash_file
 from export.parity import LIMITS
+from model.checkpoint import Checkpoint
+from model.original import ARCHITECTURES
+from model.words import Vocabulary
 
 
 def test_one_export_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,3 +55,12 @@ def test_a_checkpoint_that_is_replaced(checkpoint_path: Path, tmp_path: Path, mo
     monkeypatch.setattr("model.checkpoint.torch.load", replaced)
     _, sha256 = Request(path, "fp32", LIMITS["fp32"]).load()
     assert sha256 == hash_file(checkpoint_path)
+
+
+def test_another_size_of_the_original_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A converted network is exported with the levels that its authors published for the size."""
+    (tmp_path / "ours.pth").touch()
+    converted = Checkpoint(ARCHITECTURES[0].at_size(320), Vocabulary([]), weights={})
+    monkeypatch.setattr("export.build.Checkpoint.load", lambda *_: converted)
+    checkpoint, _ = Request(tmp_path / "ours.pth", "fp32", LIMITS["fp32"], size=608).load()
+    assert checkpoint.config == ARCHITECTURES[0].at_size(608)

@@ -13,7 +13,7 @@ import torch
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.convert import convert, main
-from model.original import ARCHITECTURES, Architecture, architecture_of
+from model.original import ARCHITECTURES, Architecture, architecture_of, resized
 from model.record import InvalidRecord, check_record
 from model.settings import InvalidSettings, configure
 from model.word_vectors import InvalidWordVectors, read_word_vectors
@@ -108,6 +108,16 @@ def test_coarse_sizes_leave_levels_out(architecture: Architecture, size: int, le
 def test_our_own_networks_are_not_theirs() -> None:
     """A network without their exchange of rows and columns is none of the authors'."""
     assert architecture_of(ModelConfig()) is None
+
+
+def test_another_size() -> None:
+    """One of the authors' networks has the levels published for its size; one with levels of its own keeps them, and so
+    does a network of ours."""
+    theirs = ARCHITECTURES[0]
+    assert resized(theirs.at_size(320), 608) == theirs.at_size(608)
+    assert resized(theirs.at_size(608), 320) == theirs.at_size(320)
+    for config in (ModelConfig(), dataclasses.replace(theirs.at_size(320), pyramid_levels=(3, 4))):
+        assert resized(config, 608) == dataclasses.replace(config, image_size=608)
 
 
 def test_size_and_prefix(original_path: Path, tmp_path: Path) -> None:
