@@ -70,6 +70,8 @@ class Regions:
 
     def close(self) -> None:
         """Take all regions back; the server lets go of those in use when it is done with them, if that is soon."""
+        if self._closed:
+            return
         self._closed = True
         self._spoil([])
         until = time.monotonic() + _WAIT
@@ -113,6 +115,8 @@ class Regions:
             except InferenceServerException as error:
                 if "in use" in error.message():
                     continue
+            except ValueError:  # the client is closed: there is nobody to tell
+                pass
             with self._lock:
                 self._known.discard(name)
                 self._spoilt.discard(name)
