@@ -118,8 +118,8 @@ class File(Source):
 
     def _check_end(self) -> None:
         # A demuxer takes the end of the file for the end of the video; some formats list where the last frame ends.
-        index = self._stream.index_entries
-        if len(index) and index[-1].pos + index[-1].size > self._container.size:
+        index, size = self._stream.index_entries, self._container.size  # a pipe's is 0 or less
+        if size > 0 and len(index) and index[-1].pos + index[-1].size > size:
             raise Refused(f"{self.name!r} is cut off: the rest of its frames is missing")
 
 

@@ -185,6 +185,19 @@ def test_a_video_that_is_cut_off_is_said_and_its_part_kept(
     assert 0 < report["frames"] == len(frames) < COUNT
 
 
+@pytest.mark.parametrize("name", ["short.mp4", "short.mkv"])
+def test_a_video_may_come_from_a_pipe(tmp_path: Path, name: str) -> None:
+    """Which has no size, so that nobody can tell whether it is cut off."""
+    data = make_clip(tmp_path / name, count=3).read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_bytes, args=(data,), daemon=True)
+    writer.start()
+    with File(pipe) as source:
+        assert len(list(source.frames(threading.Event()))) == 3
+    writer.join()
+
+
 def test_what_is_no_video_is_said_before_anything_is_asked(
     server: FakeServer, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
