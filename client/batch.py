@@ -52,6 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace, command: str) -> int:
     questions = read_questions(args.questions)
     arguments.writable_file(args.answers)
+    if args.answers.exists() and not args.answers.is_file():
+        raise Refused(f"{args.answers} is a pipe or a device: give a file name")  # a later run would read it
     if args.answers.exists() and args.answers.samefile(args.questions):
         raise Refused("the answers would overwrite the questions: give another name")
     done = _resume(args.answers, questions)

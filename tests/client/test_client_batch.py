@@ -148,6 +148,17 @@ def test_files_of_others_are_left_alone(
     assert "cannot read" in run(capsys, "none.jsonl", other)[1]
 
 
+def test_answers_go_into_a_file_only(server: FakeServer, questions: Path) -> None:
+    """Reading a pipe, to see what is answered already, would never end."""
+    pipe = questions.with_name("pipe")
+    os.mkfifo(pipe)
+    words = [sys.executable, "-m", "client.batch", questions, pipe, "--url", server.url]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"client.batch: {pipe} is a pipe or a device: give a file name\n"
+    assert not server.asked
+
+
 def test_letters_that_look_like_line_ends(
     server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
