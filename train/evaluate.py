@@ -26,7 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from model.checkpoint import Checkpoint
-from train.data.annotations import InvalidData, Row, read_annotations
+from train.data.annotations import InvalidData, Row, read_boxes
 from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
 from train.evaluation import Answers, Scores, breakdown, evaluate
@@ -60,8 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if zipfile.is_zipfile(arguments.what):  # what torch.save writes
             return _ask(arguments)
-        rows, _ = read_annotations(arguments.csv, images=None)
-        print(json.dumps(score_predictions(read_predictions(arguments.what), rows)))
+        print(json.dumps(score_predictions(read_predictions(arguments.what), read_boxes(arguments.csv))))
     except (OSError, ValueError) as error:
         print(f"train.evaluate: {error}", file=sys.stderr)
         return 2

@@ -3,7 +3,7 @@
 import json
 import pickle
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 
 from model.boxes import box_iou
 from model.checkpoint import write_atomically
-from train.data.annotations import InvalidData, Row
+from train.data.annotations import Box, InvalidData
 from train.data.plain_pickle import load_plain_pickle
 
 RIGHT_IOU = 0.5  # in the originals' script a right box overlaps the true one by more than this
@@ -23,7 +23,7 @@ class Prediction:
     """What the network answered to row `row` of a CSV: a box xyxy in pixels and its score."""
 
     row: int
-    box: tuple[float, float, float, float]
+    box: Box
     score: float
 
 
@@ -58,19 +58,22 @@ def read_predictions(path: str | Path) -> list[Prediction]:
     return predictions
 
 
-def score_predictions(predictions: Sequence[Prediction], rows: Sequence[Row]) -> dict[str, Any]:
+def score_predictions(predictions: Sequence[Prediction], boxes: Sequence[Box]) -> dict[str, Any]:
     """accuracy: share of the distinct rows predicted, the first time each, with IoU over 0.5; right, rows: the two
-    numbers; missing: rows of the CSV without a prediction. Raises InvalidData for a row that the CSV lacks."""
-    true: Mapping[int, Row] = {row.number: row for row in rows}
+    numbers; missing: rows of the CSV without a prediction.
+
+    boxes: of all rows of the CSV; nothing overlaps one that is empty or inside out. Raises InvalidData for a row that
+    the CSV lacks.
+    """
     first: dict[int, Prediction] = {}
     for prediction in predictions:
-        if prediction.row not in true:
-            raise InvalidData(f"there is a prediction for row {prediction.row}, which the annotations do not have")
+        if prediction.row >= len(boxes):
+            raise InvalidData(f"there is a prediction for row {prediction.row}, but the annotations have {len(boxes)}")
         first.setdefault(prediction.row, prediction)
-    boxes = torch.tensor([prediction.box for prediction in first.values()], dtype=torch.float64)
-    truth = torch.tensor([true[number].box for number in first], dtype=torch.float64)
-    right = int((box_iou(boxes, truth) > RIGHT_IOU).sum())
-    return {"accuracy": right / len(first), "right": right, "rows": len(first), "missing": len(rows) - len(first)}
+    predicted = torch.tensor([prediction.box for prediction in first.values()], dtype=torch.float64)
+    true = torch.tensor([boxes[row] for row in first], dtype=torch.float64)
+    right = int((box_iou(predicted, true) > RIGHT_IOU).sum())
+    return {"accuracy": right / len(first), "right": right, "rows": len(first), "missing": len(boxes) - len(first)}
 
 
 def _read_lines(path: str | Path) -> list[tuple[int, Any]]:

@@ -36,6 +36,12 @@ def test_rows(tmp_path: Path, images: Path) -> None:
     assert [row.expressions for row in rows] == [("the dog",), ("a cat", "it, too")]
 
 
+@pytest.mark.parametrize("query", ["[pool", "[left] dog", "[dog]", "[{[]: 1}]"])
+def test_a_sentence_in_brackets(tmp_path: Path, images: Path, query: str) -> None:
+    """What begins like a list and is none is a sentence; ReferIt's test has such a row."""
+    assert read_rows(write(tmp_path, f'7.jpg,"[1, 2, 3, 4]",{query}'), images)[0].expressions == (query,)
+
+
 @pytest.mark.parametrize(
     ("line", "cause"),
     [
@@ -47,8 +53,8 @@ def test_rows(tmp_path: Path, images: Path) -> None:
         ('7.jpg,"__import__(""os"")",dog', "row 0.*not a Python list"),
         ('7.jpg,"[1, 2, 3, nan]",dog', "row 0"),
         (f'7.jpg,"[1, 2, 3, {10**400}]",dog', "row 0.*not finite"),
-        ('7.jpg,"[1, 2, 3, 4]",[{[]: 1}]', "row 0.*not a Python list"),
         ('7.jpg,"[1, 2, 3, 4]",[]', "row 0.*sentence"),
+        ('7.jpg,"[1, 2, 3, 4]","[\'dog\', 1]"', "row 0.*sentence"),
     ],
 )
 def test_bad_rows(tmp_path: Path, images: Path, line: str, cause: str) -> None:

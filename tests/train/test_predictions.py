@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from train.data.annotations import InvalidData, Row
+from train.data.annotations import InvalidData
+from train.evaluate import main
 from train.predictions import Prediction, read_predictions, score_predictions, write_predictions
 
-ROWS = [Row(number, Path("a.jpg"), (0, 0, 10, 10), ("it",)) for number in range(4)]
+BOXES = [(0.0, 0.0, 10.0, 10.0)] * 4
 
 
 class Evil:
@@ -38,9 +39,31 @@ def test_scored_as_the_originals() -> None:
     """An IoU of exactly one half is wrong, of two predictions for a row the first counts, others are missing."""
     boxes = {0: (0, 0, 10, 5), 1: (0, 0, 10, 5.01), 2: (20, 20, 30, 30)}
     predictions = [Prediction(row, box, 1.0) for row, box in boxes.items()] + [Prediction(2, (0, 0, 10, 10), 1.0)]
-    assert score_predictions(predictions, ROWS) == {"accuracy": 1 / 3, "right": 1, "rows": 3, "missing": 1}
+    assert score_predictions(predictions, BOXES) == {"accuracy": 1 / 3, "right": 1, "rows": 3, "missing": 1}
     with pytest.raises(InvalidData, match="row 4"):
-        score_predictions([Prediction(4, (0, 0, 1, 1), 1.0)], ROWS)
+        score_predictions([Prediction(4, (0, 0, 1, 1), 1.0)], BOXES)
+
+
+def test_only_boxes_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every row of the CSV counts, whatever else is in it; a box without an inside is missed even by itself. One that
+    is no box is named."""
+    rows = [
+        '7,"[0, 0, 10, 10]",?',
+        '7,"[9, 0, 2, 10]",dog',
+        '7,"[5, 5, 5, 9]",dog',
+        '7,"[0, 0, 10, 10]",[]',
+        ',"[0, 0, 1, 1]",',
+    ]
+    (tmp_path / "test.csv").write_text("\n".join(["img_id,bbox,query", *rows]))
+    boxes = [(0, 0, 10, 10), (9, 0, 2, 10), (5, 5, 5, 9), (0, 0, 10, 10)]
+    lines = [json.dumps({"id": row, "pred_boxes": box}) for row, box in enumerate(boxes)]
+    (tmp_path / "answers.jsonl").write_text("\n".join(lines))
+    command = [str(tmp_path / "answers.jsonl"), str(tmp_path / "test.csv")]
+    assert main(command) == 0
+    assert json.loads(capsys.readouterr().out) == {"accuracy": 0.5, "right": 2, "rows": 4, "missing": 1}
+    (tmp_path / "test.csv").write_text('bbox\n"[0, 0, 1, 1]"\n"[0, 0, 1]"\n')
+    assert main(command) == 2
+    assert "test.csv, row 1: bbox" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
 """Annotation files: the originals' CSV (`img_id,bbox,query`) read and checked."""
 
 import ast
+import contextlib
 import csv
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 COLUMNS = ("img_id", "bbox", "query")
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 
 
 class InvalidData(ValueError):
@@ -15,11 +18,11 @@ class InvalidData(ValueError):
 
 @dataclass(frozen=True)
 class Row:
-    """One annotation. box: x1, y1, x2, y2 in pixels. number: row of the CSV, from 0, as in published predictions."""
+    """One annotation. number: row of the CSV, from 0, as in published predictions."""
 
     number: int
     image: Path
-    box: tuple[float, float, float, float]
+    box: Box
     expressions: tuple[str, ...]
 
 
@@ -43,25 +46,49 @@ def read_annotations(path: str | Path, images: str | Path | None) -> tuple[list[
     """
     rows, problems = [], []
     find = Path if images is None else _ImageFolder(Path(images)).find
+    for number, fields in read_table(path, COLUMNS):
+        try:
+            box, query = _parse_box(fields["bbox"]), _parse_query(fields["query"])
+            if not fields["img_id"]:
+                raise ValueError("img_id is empty")
+            rows.append(Row(number, find(fields["img_id"]), box, query))
+        except ValueError as error:
+            problems.append(Problem(str(path), number, str(error)))
+    return rows, problems
+
+
+def read_boxes(path: str | Path) -> list[Box]:
+    """The box of every row of a CSV, as it is: it may be empty or inside out. Nothing else has to be right.
+
+    Raises InvalidData, also for a row whose box is not four numbers, or OSError.
+    """
+    boxes = []
+    for number, fields in read_table(path, ("bbox",)):
+        try:
+            boxes.append(_parse_sides(fields["bbox"]))
+        except ValueError as error:
+            raise InvalidData(f"{path}, row {number}: {error}") from None
+    return boxes
+
+
+def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
+    """Number, from 0, and fields of every row of a CSV; a row that is too short has None for what it lacks.
+
+    Raises InvalidData where the file is no CSV, lacks one of the columns or has no rows, or OSError.
+    """
+    number = -1
     with open(path, newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         try:
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
-                raise InvalidData(f"{path} has no column {', '.join(missing)}; its header must be {','.join(COLUMNS)}")
+                raise InvalidData(f"{path} has no column {', '.join(missing)}; its header must be {','.join(columns)}")
             for number, fields in enumerate(reader):
-                try:
-                    box, query = _parse_box(fields["bbox"]), _parse_query(fields["query"])
-                    if not fields["img_id"]:
-                        raise ValueError("img_id is empty")
-                    rows.append(Row(number, find(fields["img_id"]), box, query))
-                except ValueError as error:
-                    problems.append(Problem(str(path), number, str(error)))
+                yield number, fields
         except (csv.Error, UnicodeDecodeError) as error:
             raise InvalidData(f"{path} is not a CSV in UTF-8: {error}") from None
-    if not rows and not problems:
+    if number < 0:
         raise InvalidData(f"{path} has no rows")
-    return rows, problems
 
 
 def read_rows(path: str | Path, images: str | Path) -> list[Row]:
@@ -90,27 +117,40 @@ class _ImageFolder:
         return self._found[name]
 
 
-def _parse_box(text: str | None) -> tuple[float, float, float, float]:
-    box = _literal(text, "bbox")
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-        raise ValueError(f"bbox {text!r} is not a list [x1, y1, x2, y2]")
-    if not all(abs(side) <= sys.float_info.max for side in box):
-        raise ValueError(f"bbox {text} holds a number that is not finite")
-    x1, y1, x2, y2 = (float(side) for side in box)
+def _parse_box(text: str | None) -> Box:
+    x1, y1, x2, y2 = _parse_sides(text)
     if not (x1 < x2 and y1 < y2):
         raise ValueError(f"bbox {text} is inside out or empty: it must have x1 < x2 and y1 < y2")
     return x1, y1, x2, y2
 
 
+def _parse_sides(text: str | None) -> Box:
+    try:
+        box = _literal(text)
+    except ValueError:
+        raise ValueError(f"bbox {text!r} is not a Python list") from None
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        raise ValueError(f"bbox {text!r} is not a list [x1, y1, x2, y2]")
+    if not all(abs(side) <= sys.float_info.max for side in box):
+        raise ValueError(f"bbox {text} holds a number that is not finite")
+    x1, y1, x2, y2 = (float(side) for side in box)
+    return x1, y1, x2, y2
+
+
 def _parse_query(text: str | None) -> tuple[str, ...]:
-    queries = _literal(text, "query") if (text or "").startswith("[") else [text]
+    """A list of sentences, or a sentence, which may begin with a bracket as well: ReferIt's test has `[pool`."""
+    queries: object = [text]
+    if (text or "").startswith("["):
+        with contextlib.suppress(ValueError):
+            queries = _literal(text)
     if not isinstance(queries, list) or not queries or not all(isinstance(query, str) for query in queries):
         raise ValueError(f"query {text!r} is neither a sentence nor a list of sentences")
     return tuple(queries)
 
 
-def _literal(text: str | None, column: str) -> object:
+def _literal(text: str | None) -> object:
+    """A Python literal. Raises ValueError where it is none."""
     try:
         return ast.literal_eval(text or "")
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        raise ValueError(f"{column} {text!r} is not a Python list") from None
+    except (TypeError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError(str(error)) from None

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from xml.etree import ElementTree
 
-from train.data.annotations import InvalidData
-from train.data.prepare.tables import Annotation, Box, Splits
+from train.data.annotations import Box, InvalidData
+from train.data.prepare.tables import Annotation, Splits
 
 SPLITS = ("train", "val", "test")
 NOT_VISUAL = "0"

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from train.data.annotations import InvalidData
+from train.data.annotations import Box, InvalidData
 from train.data.plain_pickle import load_plain_pickle
-from train.data.prepare.tables import Annotation, Box, Splits
+from train.data.prepare.tables import Annotation, Splits
 
 # who split a dataset, the usual one first
 SPLIT_BY = {

@@ -11,9 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from model.checkpoint import write_atomically
-from train.data.annotations import COLUMNS, InvalidData
-
-Box = tuple[float, float, float, float]
+from train.data.annotations import COLUMNS, Box, InvalidData
 
 
 @dataclass(frozen=True)
