@@ -6,7 +6,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 # Read by gRPC when it is imported; else it writes lines of its own whenever a server goes away.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -65,6 +65,7 @@ def connect(args: argparse.Namespace) -> Client:
 
 def run(parser: Parser, action: Callable[[argparse.Namespace], int], argv: Sequence[str] | None) -> int:
     """Parse and act; returns the exit code. Raises SystemExit only for --help and wrong usage."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()  # None if the shell has closed it
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without the letters of an expression
@@ -83,6 +84,10 @@ def run(parser: Parser, action: Callable[[argparse.Namespace], int], argv: Seque
         return FAILED
     except Exception as error:  # a person at a terminal gets one line, whatever broke
         return say(parser.command, f"unexpected {type(error).__name__}: {error}", FAILED)
+
+
+def _nowhere() -> TextIO:
+    return os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
 
 
 def say(command: str, message: str, status: int) -> int:

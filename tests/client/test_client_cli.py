@@ -287,6 +287,15 @@ def test_bytes_that_are_no_text_reach_the_server(server: FakeServer, image: Path
     assert server.asked[0].expressions == [b"caf\xe9"]
 
 
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-", "1>&- 2>&-"])
+def test_what_the_shell_has_closed_is_written_to_nobody(server: FakeServer, image: Path, closed: str) -> None:
+    words = ["sh", "-c", f'exec "$@" {closed}', "sh", *command(image, image, "a", "--url", server.url)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count(" a ") == (0 if "1" in closed else 2)
+    assert len(server.asked) == 2
+
+
 def test_a_reader_that_left_is_no_failure_to_shout_about(server: FakeServer, image: Path) -> None:
     read, write = os.pipe()
     os.close(read)
