@@ -135,7 +135,7 @@ def _targets(images: list[str], save: Path | None, alone: bool) -> list[Path | N
         targets = [arguments.writable_file(save)]
     else:
         if not save.is_dir():
-            if save.suffix:
+            if save.suffix or os.path.lexists(save):
                 raise Refused(_no_place(save, alone))
             arguments.writable_folder(save.parent)
             save.mkdir()

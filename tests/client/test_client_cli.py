@@ -192,6 +192,8 @@ def test_attention_lights_up_where_the_network_looked(
         (["{image}", "a", "--save", "{folder}/none/out.png"], "no folder"),
         (["{image}", "a", "--save", "/proc/out.png"], "cannot write into /proc"),
         (["{image}", "a", "--save", "{image}"], "overwrite"),
+        (["{image}", "a", "--save", "{folder}/notes"], "a folder or a name ending in .png"),
+        (["{image}", "{image}", "a", "--save", "{folder}/notes"], "give a folder"),
         (["{image}", "a", "--attention"], "--save"),
         (["{image}", "a", "--in-flight", "0"], "1 to 256"),
         (["{image}", "a", "--url", "ftp://localhost:8001"], "HOST:PORT"),
@@ -210,6 +212,7 @@ def test_attention_lights_up_where_the_network_looked(
 def test_wrong_usage_is_said_before_the_server_is_asked(
     server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str
 ) -> None:
+    (image.parent / "notes").write_text("a file")
     words = [word.format(image=image, folder=image.parent) for word in words]
     url = [] if "--url" in words else ["--url", server.url]
     status, err = fails(capsys, *words, *url)
