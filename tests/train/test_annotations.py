@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from train.data.annotations import InvalidData, read_annotations, read_rows
+from train.data.annotations import InvalidData, read_rows
 from train.data.check import check_annotations, main
 
 
@@ -124,10 +124,3 @@ def test_rotated_picture(tmp_path: Path, images: Path) -> None:
     exif[0x0112] = 6
     Image.new("RGB", (120, 90)).save(images / "9.jpg", exif=exif)
     assert not check_annotations(write(tmp_path, '9.jpg,"[0, 0, 90, 120]",dog'), images, 50)[1]
-
-
-def test_rows_without_pictures(tmp_path: Path) -> None:
-    """Where only boxes are wanted, nobody looks for pictures."""
-    rows, problems = read_annotations(write(tmp_path, '8.jpg,"[1, 2, 3, 4]",dog'), images=None)
-    assert rows[0].image == Path("8.jpg")
-    assert not problems

@@ -38,20 +38,17 @@ class Problem:
         return f"{self.file}, row {self.row}: {self.reason}"
 
 
-def read_annotations(path: str | Path, images: str | Path | None) -> tuple[list[Row], list[Problem]]:
-    """The rows of a CSV whose pictures lie in `images`, and those that cannot be used.
-
-    Without `images` the pictures are not looked for, and a row's `image` is its identifier. Raises InvalidData where
-    the file is not such a CSV at all, or OSError.
-    """
+def read_annotations(path: str | Path, images: str | Path) -> tuple[list[Row], list[Problem]]:
+    """The rows of a CSV whose pictures lie in `images`, and those that cannot be used. Raises InvalidData where the
+    file is not such a CSV at all, or OSError."""
     rows, problems = [], []
-    find = Path if images is None else _ImageFolder(Path(images)).find
+    folder = _ImageFolder(Path(images))
     for number, fields in read_table(path, COLUMNS):
         try:
-            box, query = _parse_box(fields["bbox"]), _parse_query(fields["query"])
+            box, query = _proper_box(fields["bbox"]), _parse_query(fields["query"])
             if not fields["img_id"]:
                 raise ValueError("img_id is empty")
-            rows.append(Row(number, find(fields["img_id"]), box, query))
+            rows.append(Row(number, folder.find(fields["img_id"]), box, query))
         except ValueError as error:
             problems.append(Problem(str(path), number, str(error)))
     return rows, problems
@@ -65,7 +62,7 @@ def read_boxes(path: str | Path) -> list[Box]:
     boxes = []
     for number, fields in read_table(path, ("bbox",)):
         try:
-            boxes.append(_parse_sides(fields["bbox"]))
+            boxes.append(parse_box(fields["bbox"]))
         except ValueError as error:
             raise InvalidData(f"{path}, row {number}: {error}") from None
     return boxes
@@ -99,6 +96,20 @@ def read_rows(path: str | Path, images: str | Path) -> list[Row]:
     return rows
 
 
+def parse_box(text: str | None) -> Box:
+    """Four finite numbers in a list. Raises ValueError."""
+    try:
+        box = _literal(text)
+    except ValueError:
+        raise ValueError(f"bbox {text!r} is not a Python list") from None
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
+        raise ValueError(f"bbox {text!r} is not a list [x1, y1, x2, y2]")
+    if not all(abs(side) <= sys.float_info.max for side in box):
+        raise ValueError(f"bbox {text} holds a number that is not finite")
+    x1, y1, x2, y2 = (float(side) for side in box)
+    return x1, y1, x2, y2
+
+
 class _ImageFolder:
     """Finds pictures by their identifiers, each looked for once."""
 
@@ -117,23 +128,10 @@ class _ImageFolder:
         return self._found[name]
 
 
-def _parse_box(text: str | None) -> Box:
-    x1, y1, x2, y2 = _parse_sides(text)
+def _proper_box(text: str | None) -> Box:
+    x1, y1, x2, y2 = parse_box(text)
     if not (x1 < x2 and y1 < y2):
         raise ValueError(f"bbox {text} is inside out or empty: it must have x1 < x2 and y1 < y2")
-    return x1, y1, x2, y2
-
-
-def _parse_sides(text: str | None) -> Box:
-    try:
-        box = _literal(text)
-    except ValueError:
-        raise ValueError(f"bbox {text!r} is not a Python list") from None
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-        raise ValueError(f"bbox {text!r} is not a list [x1, y1, x2, y2]")
-    if not all(abs(side) <= sys.float_info.max for side in box):
-        raise ValueError(f"bbox {text} holds a number that is not finite")
-    x1, y1, x2, y2 = (float(side) for side in box)
     return x1, y1, x2, y2
 
 

@@ -214,18 +214,48 @@ def test_lemmas(plural: str, singular: str) -> None:
 # Visual Genome
 
 
-@pytest.mark.parametrize("name", ["vg_split_c2", "vg_split_c3"])
-def test_visual_genome(tmp_path: Path, name: str) -> None:
-    """The authors' CSVs, with a balanced and an unbalanced test; broken rows are dropped."""
-    source = tmp_path / "vg" / name / "csv_dir"
-    source.mkdir(parents=True)
-    good = 'VG_100K/2.jpg,"[1, 2, 30, 40]",a red_sign\nVG_100K/2.jpg,"[1, 2, 30, 40]",sign\n'
-    for split in ("train", "val", "test_balanced", "test_unbalanced"):
-        (source / f"{split}.csv").write_text(f'img_id,bbox,query\n{good}VG_100K/3.jpg,"[9, 2, 3, 4]",inside out\n')
-    tables = run(name, tmp_path / "vg", tmp_path / "out")
-    assert plain(tables["train"]) == [("VG_100K/2.jpg", "[1.0, 2.0, 30.0, 40.0]", "['a red sign', 'sign']")]
-    for split in ("train_flat", "val", "test_balanced", "test_unbalanced"):
-        assert [row["query"] for row in tables[split]] == ["a red sign", "sign"]
+def write_visual_genome(folder: Path) -> Path:
+    """The authors' CSVs, each with a phrase of its own and rows that are broken."""
+    (folder / "vg_split" / "csv_dir").mkdir(parents=True)
+    tests = [f"test_{kind}_{case}" for kind in ("balanced", "unbalanced") for case in ("c2", "c3")]
+    for name in ("training_balanced", "val_balanced", "training_unbalanced", *tests):
+        rows = [
+            "image_fpath,bbox,phrase",
+            f'VG_100K/2.jpg,"[1, 2, 30, 40]",{name.replace("_", " ")}',
+            'VG_100K/2.jpg,"[1, 2, 30, 40]",a red_sign',
+            'VG_100K/3.jpg,"[9, 2, 3, 4]",inside out',
+            "VG_100K/3.jpg,none,no box",
+            ',"[1, 2, 3, 4]",no picture',
+            'VG_100K/3.jpg,"[1, 2, 3, 4]",',
+        ]
+        (folder / "vg_split" / "csv_dir" / f"{name}.csv").write_text("\n".join(rows))
+    return folder
+
+
+@pytest.mark.parametrize("case", ["c2", "c3"])
+@pytest.mark.parametrize("place", ["", "vg_split", "vg_split/csv_dir"])
+def test_visual_genome(tmp_path: Path, case: str, place: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is trained on is common to both, the tests are those of the name; broken rows are dropped and counted."""
+    tables = run(f"vg_split_{case}", write_visual_genome(tmp_path / "ann") / place, tmp_path / "out")
+    box = "[1.0, 2.0, 30.0, 40.0]"
+    assert plain(tables["train"]) == [("VG_100K/2.jpg", box, "['training balanced', 'a red sign']")]
+    assert set(tables) == {"train", "train_flat", "val", f"test_balanced_{case}", f"test_unbalanced_{case}"}
+    for split in ("val", f"test_balanced_{case}", f"test_unbalanced_{case}"):
+        own = "val balanced" if split == "val" else split.replace("_", " ")
+        assert [row["query"] for row in tables[split]] == [own, "a red sign"]
+    shown = capsys.readouterr().out
+    for reason in ("1 box empty", "1 bbox not as published", "1 no picture", "1 no expression"):
+        assert reason in shown
+
+
+def test_no_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a test of the name nothing is written, and it is said which files are looked for."""
+    source = write_visual_genome(tmp_path / "ann")
+    for path in (source / "vg_split" / "csv_dir").glob("*_c3.csv"):
+        path.unlink()
+    assert main(["vg_split_c3", "--source", str(source), "--out", str(tmp_path / "out")]) == 2
+    assert "no test_*_c3.csv" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 # What is not as published

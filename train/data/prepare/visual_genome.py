@@ -1,32 +1,47 @@
-"""The ZSGNet paper's splits of Visual Genome, whose CSVs its authors publish ready-made.
+"""The ZSGNet paper's splits of Visual Genome, as its authors publish them: CSVs in `vg_split/csv_dir`.
 
-`train.csv`, `val.csv`, and the test sets: every `test*.csv`, such as a balanced and an unbalanced one.
+Both splits are trained on `training_balanced.csv` and validated on `val_balanced.csv`; their tests are named after
+them, as `test_balanced_c2.csv` (github.com/TheShadow29/zsgnet-pytorch/issues/13).
 """
 
 from pathlib import Path
 
-from train.data.annotations import InvalidData, read_annotations
+from train.data.annotations import Box, InvalidData, parse_box, read_table
 from train.data.prepare.tables import Annotation, Splits
+
+COLUMNS = ("image_fpath", "bbox", "phrase")
 
 
 def prepare(name: str, source: Path) -> Splits:
-    """Read `source`/NAME/csv_dir, `source`/NAME, `source`/csv_dir or `source` itself, whichever holds `train.csv`.
+    """Read `source`/vg_split/csv_dir, `source`/csv_dir or `source` itself, whichever is there.
 
-    Rows of one box of one picture become one annotation. Raises InvalidData or OSError.
+    Rows of one box of one picture become one annotation. A test keeps its file's name. Raises InvalidData or OSError.
     """
-    places = (source / name / "csv_dir", source / name, source / "csv_dir", source)
-    folder = next((place for place in places if (place / "train.csv").is_file()), source)
+    places = (source / "vg_split" / "csv_dir", source / "csv_dir", source)
+    folder = next(place for place in places if place.is_dir() or place == source)
+    tests = f"test_*_{name.removeprefix('vg_split_')}.csv"
+    files = {"train": folder / "training_balanced.csv", "val": folder / "val_balanced.csv"}
+    files |= {path.stem: path for path in sorted(folder.glob(tests))}
     splits = Splits()
-    tests = sorted(path.stem for path in folder.glob("test*.csv"))
-    if not tests and (folder / "train.csv").is_file():
-        raise InvalidData(f"there is no test*.csv in {folder}")
-    for split in ("train", "val", *tests):
-        rows, problems = read_annotations(folder / f"{split}.csv", images=None)
-        for problem in problems:
-            splits.drop(split, problem.reason.partition(" ")[0] + " not as published")
-        boxes: dict[tuple, list[str]] = {}
-        for row in rows:
-            boxes.setdefault((str(row.image), row.box), []).extend(row.expressions)
-        for (image, box), expressions in boxes.items():
-            splits.add(split, Annotation(image, box, tuple(expressions)))
+    for split, path in files.items():
+        _read(splits, split, path)
+    if len(files) == 2:
+        raise InvalidData(f"there is no {tests} in {folder}")
     return splits
+
+
+def _read(splits: Splits, split: str, path: Path) -> None:
+    phrases: dict[tuple[str, Box], list[str]] = {}
+    for _, fields in read_table(path, COLUMNS):
+        image, phrase = fields["image_fpath"], fields["phrase"]
+        try:
+            box = parse_box(fields["bbox"])
+        except ValueError:
+            splits.drop(split, "bbox not as published")
+            continue
+        if image:
+            phrases.setdefault((image, box), []).append(phrase or "")
+        else:
+            splits.drop(split, "no picture")
+    for (image, box), expressions in phrases.items():
+        splits.add(split, Annotation(image, box, tuple(expressions)))
