@@ -84,7 +84,7 @@ def server_pid(pid: int) -> int:
 
 def model_pid(server: int, name: str) -> int:
     """The process of a model under Triton's."""
-    return next(pid for pid, (model, _) in model_processes(server).items() if model == name)
+    return next(pid for pid, model in model_processes(server).items() if model == name)
 
 
 def kill(pid: int, name: str, url: str) -> float:

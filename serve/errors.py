@@ -1,8 +1,18 @@
 """What can go wrong with a server, beside a repository that cannot be served and a Triton that is not installed."""
 
+from pathlib import Path
+
 
 class ServerError(RuntimeError):
     """The server did not start or has died; the message names the cause."""
+
+
+class CannotLoad(ServerError):
+    """Triton refuses a version of a model. folder: of the version, in the repository."""
+
+    def __init__(self, folder: Path, reason: str) -> None:
+        super().__init__(reason)
+        self.folder = folder
 
 
 class PortInUse(ServerError):

@@ -23,16 +23,16 @@ def living_children(pid: int) -> dict[int, list[str]]:
     return {child: line for child in pids if (line := command_line(child))}
 
 
-def model_processes(pid: int) -> dict[int, tuple[str, str]]:
-    """Model and name of the instance, such as ("gin", "gin_0_0"), that each living process under a server runs."""
+def model_processes(pid: int) -> dict[int, str]:
+    """The model that each living process under a server runs."""
     lines = living_children(pid)
-    return {child: instance for child, line in lines.items() if (instance := _instance(line))}
+    return {child: model for child, line in lines.items() if (model := _model(line))}
 
 
-def _instance(line: list[str]) -> tuple[str, str] | None:
-    """What a process of Triton's Python backend runs: its command line has a file of the model and the instance."""
+def _model(line: list[str]) -> str:
+    """What a process of Triton's Python backend runs: its command line has a file of the model and the instance, such
+    as gin_0_0; nothing for another process."""
     if not line[0].endswith("triton_python_backend_stub") or len(line) < 2:
-        return None
+        return ""
     model = Path(line[1]).parent.parent.name  # MODEL/VERSION/FILE
-    names = [word for word in line[2:] if re.fullmatch(rf"{re.escape(model)}_\d+(_\w+)?", word)]
-    return (model, names[0]) if names else None
+    return model if any(re.fullmatch(rf"{re.escape(model)}_\d+(_\w+)?", word) for word in line[2:]) else ""

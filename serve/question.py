@@ -51,8 +51,9 @@ def ask(url: str, timeout: float) -> float:
     return time.monotonic() - started
 
 
-def post(url: str, body: bytes, timeout: float, headers: dict[str, str]) -> bytes:
-    """The body of a successful answer. Raises NoRightAnswer with Triton's own reason."""
+def post(url: str, body: bytes | None, timeout: float, headers: dict[str, str]) -> bytes:
+    """The body of a successful answer; without a body to send it is a GET. Raises NoRightAnswer with Triton's own
+    reason."""
     request = urllib.request.Request(url, body, headers)
     try:
         with DIRECT.open(request, timeout=timeout) as response:

@@ -13,14 +13,14 @@ from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 
-from serve import triton
+from serve import models, triton
 from serve.access import Access
-from serve.errors import PortInUse, ServerError
+from serve.errors import CannotLoad, PortInUse, ServerError
 from serve.log import Log
 from serve.ports import claim, is_loopback, numeric, reachable
 from serve.question import DIRECT, NoRightAnswer, ask
-from serve.repository import DEFAULT, select_models
-from serve.versions import link_models
+from serve.repository import DEFAULT, SERVED, select_models
+from serve.versions import Refusals, link_models, split_versions
 from serve.workplace import Workplace
 
 __all__ = ["PortInUse", "Server", "ServerError"]
@@ -71,6 +71,7 @@ class Server:
         )
         self._lines: deque[str] = deque(maxlen=2_000)
         self._show_log = False
+        self._was_ready = False
         self._workplace: Workplace | None = None
         self._process: subprocess.Popen[str] | None = None
 
@@ -111,14 +112,30 @@ class Server:
         return self._workplace.path / "models"
 
     def start(self) -> None:
-        """Start the server, again if it was stopped, and return when it has answered a question."""
-        try:
-            self._launch()
-            self._wait_until_ready()
-            self._show_log = True
-        except BaseException:
-            self.stop()
-            raise
+        """Start the server, again if it was stopped, and return when it has answered a question.
+
+        A version that verifies but cannot be loaded gives way to the one before. At the first start, when somebody is
+        there to see it, all models must load; later ones go on without a model that `gin` does not need.
+        """
+        unloadable: dict[str, str] = {}
+        while True:
+            try:
+                self._launch(unloadable)
+                self._wait_until_ready()
+            except CannotLoad as error:
+                self.stop()
+                model = error.folder.parent
+                good, _ = split_versions(model, unloadable)
+                if len(good) < 2 and (model.name == SERVED or not self._was_ready):
+                    raise
+                unloadable[str(error.folder)] = str(error)
+                self.log.event("error", str(error))
+            except BaseException:
+                self.stop()
+                raise
+            else:
+                self._show_log = self._was_ready = True
+                return
 
     def wait(self, timeout: float | None = None) -> None:
         """Return after `timeout` seconds, or never, but raise ServerError when the server dies."""
@@ -130,9 +147,23 @@ class Server:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         raise ServerError(f"the server died: {how}")  # its errors were shown when they came
 
-    def link(self, model: str) -> None:
-        """Show the server the versions of a model that verify now. Raises RepositoryError if none does."""
-        self.refused |= link_models(self.repository, [model], self._models)
+    def load(self, model: str) -> None:
+        """Have the running server load the newest version of a model that verifies now and can be loaded.
+
+        Raises NoRightAnswer, RepositoryError or OSError.
+        """
+        unloadable: dict[str, str] = {}
+        while True:
+            self.refused |= link_models(self.repository, [model], self._models, unloadable)
+            try:
+                models.load(self.url, model, self.access.headers)
+                return
+            except NoRightAnswer as error:
+                good, _ = split_versions(self.repository / model, unloadable)
+                if len(good) < 2:
+                    raise
+                unloadable[str(good[-1])] = f"{good[-1]} cannot be loaded: {error}"
+                self.log.event("error", unloadable[str(good[-1])], model=model)
 
     def tell_what_is_missing(self) -> None:
         """Log the models that are not loaded and the versions that are not served, with the reasons."""
@@ -156,7 +187,7 @@ class Server:
             self._workplace.remove()
             self._workplace = None
 
-    def _launch(self) -> None:
+    def _launch(self, unloadable: Refusals) -> None:
         self._workplace = workplace = Workplace()
         if not re.fullmatch(r"[\w/.+-]+", str(workplace.path)):
             raise ServerError(
@@ -164,8 +195,8 @@ class Server:
                 "set TMPDIR to another folder"
             )
         backends = triton.build_backends(workplace.path)
-        self.selection = select_models(self.repository)
-        self.refused = link_models(self.repository, self.selection.load, self._models)
+        self.selection = select_models(self.repository, unloadable)
+        self.refused = link_models(self.repository, self.selection.load, self._models, unloadable)
         self._lines.clear()
         self._process = subprocess.Popen(
             [str(self.program), *self._arguments(backends)],
@@ -202,9 +233,15 @@ class Server:
             f"--metrics-port={self.metrics_port}",
             *self.access.grpc_flags(),
             *self.access.key_flags(),
+            *self._sharing_flags(),
             *(f"--trace-config={setting}" for setting in tracing if self.trace_url),
             f"--log-info={str(self.verbose).lower()}",
         ]
+
+    def _sharing_flags(self) -> list[str]:
+        """Releases from 26.05 on register no client's shared memory unless told to; the wheel's knows no such flag."""
+        asked = "shared-memory" in self.access.unrestricted and triton.package() == triton.IMAGE
+        return ["--allow-client-shm=true"] if asked else []
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
@@ -222,7 +259,7 @@ class Server:
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
-                raise ServerError(f"the server did not start: {self._cause()}")
+                raise self._no_start()
             if all(map(_answers, urls)):
                 break
             time.sleep(0.1)
@@ -235,12 +272,18 @@ class Server:
         except NoRightAnswer as error:
             raise ServerError(f"the server started but cannot answer: {error}") from None
 
+    def _no_start(self) -> ServerError:
+        """Why it ended before it was ready."""
+        reason = f"the server did not start: {self._cause()}"
+        found = re.search(r"failed to load '([^']+)' version (\d+)", reason)
+        return CannotLoad(self.repository / found[1] / found[2], reason) if found else ServerError(reason)
+
     def _cause(self) -> str:
         """The first error of the server's log, in one line."""
         time.sleep(0.2)  # let the log's last lines arrive
         errors = [line for line in self._lines if re.match(r"E\d{4} ", line)]
         failed = [line for line in errors if "failed to load" in line] or errors
-        failed += [line for line in self._lines if line.startswith(("Bad option", "unknown"))]
+        failed += [line for line in self._lines if re.match(r"Bad option|unknown|\S+: unrecognized option", line)]
         if failed:
             cause = re.sub(r"^E\d{4} \S+ \d+ \S+\] ", "", failed[0]).strip('" ')
             return cause.split("\\n\\nAt:")[0].replace(str(self._models), str(self.repository))  # without the traceback

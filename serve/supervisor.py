@@ -5,10 +5,11 @@ import os
 import select
 import signal
 import time
+from collections import Counter
 
 from serve.errors import RepositoryError, ServerError
 from serve.health import Health
-from serve.models import load, loaded_versions, unload
+from serve.models import answered_requests, instances, loaded_versions, unload
 from serve.processes import command_line, living_children, model_processes
 from serve.question import NoRightAnswer, Overloaded, Silent, ask
 from serve.server import Server
@@ -16,7 +17,7 @@ from serve.triton import TritonMissing
 
 INTERVAL = 5.0  # seconds between questions; the death of a process is seen at once
 QUESTION_TIMEOUT = 10.0  # seconds
-PATIENCE = 3  # questions without any answer before the server counts as hanging: under load it may be slow
+PATIENCE = 3  # questions in a row, while nobody was answered, before the server counts as hanging
 LONGEST_PAUSE = 60.0  # seconds between attempts to bring it back
 SHORTEST_PAUSE = 0.5
 
@@ -26,9 +27,9 @@ class Supervisor:
 
     def __init__(self, server: Server, health: Health) -> None:
         self.server, self.health = server, health
-        self._silent = 0  # questions in a row without any answer
+        self._silent = 0  # questions in a row without any answer, to this or to anybody's
         self._attempts = 0  # at bringing it back, since the last right answer
-        self._processes: dict[int, tuple[str, str]] = {}  # seen alive, with the model and the instance that each runs
+        self._processes: dict[int, str] = {}  # seen alive, with the model that each runs
 
     def run(self) -> None:
         """Watch for ever."""
@@ -39,23 +40,30 @@ class Supervisor:
 
     def step(self) -> None:
         """Ask once, and do what the answer calls for; bring back models that are not asked but whose process died."""
+        before = answered_requests(self.server.metrics_url)
         try:
             self.health.answered(ask(self.server.url, QUESTION_TIMEOUT))
         except Overloaded:
             self.health.overloaded()
         except NoRightAnswer as error:
-            self._silent = self._silent + 1 if isinstance(error, Silent) else 0
-            self.health.failed(str(error))
-            self.server.log.event("error", f"not ready: {error}")
-            if self._silent in (0, PATIENCE):
-                self._recover()
-            return
+            silent = isinstance(error, Silent)
+            if not (silent and answered_requests(self.server.metrics_url) > before):
+                self._failed(str(error), silent)
+                return
+            self.health.overloaded()  # others were answered: the question waits behind theirs
         if self._attempts:
             self.server.log.event("info", "ready: the question is answered again")
         self._silent = self._attempts = 0
         for model in self._dead_models():
             self._reload(model)
         self._processes |= model_processes(self.server.pid)
+
+    def _failed(self, reason: str, silent: bool) -> None:
+        self._silent = self._silent + 1 if silent else 0
+        self.health.failed(reason)
+        self.server.log.event("error", f"not ready: {reason}")
+        if self._silent in (0, PATIENCE):
+            self._recover()
 
     def _recover(self) -> None:
         """Load the model again whose process has died; start the server again if that is not it or did not help."""
@@ -80,22 +88,26 @@ class Supervisor:
     def _dead_models(self) -> list[str]:
         """Models that Triton believes to serve though a process of theirs has died: it refuses every question then."""
         gone = [pid for pid in self._processes if not command_line(pid)]
-        missing = {self._processes[pid] for pid in gone} - set(model_processes(self.server.pid).values())
+        if not gone:
+            return []
+        living = Counter(model_processes(self.server.pid).values())
         try:
-            believed = loaded_versions(self.server.url, self.server.access.headers) if missing else {}
+            believed = set(loaded_versions(self.server.url, self.server.access.headers))
+            # A version that another has replaced took its processes with it.
+            suspected = sorted({self._processes[pid] for pid in gone} & believed)
+            dead = [model for model in suspected if living[model] < instances(self.server.url, model)]
         except NoRightAnswer:
             return []
         for pid in gone:
             del self._processes[pid]
-        return sorted({model for model, _ in missing} & set(believed))
+        return dead
 
     def _reload(self, model: str) -> bool:
-        former = {pid for pid, (name, _) in model_processes(self.server.pid).items() if name == model}
+        former = {pid for pid, name in model_processes(self.server.pid).items() if name == model}
         self.server.log.event("warning", f"loading {model} again, whose process has died", model=model)
         try:
             unload(self.server.url, model, self.server.access.headers)  # or Triton sees nothing that changed
-            self.server.link(model)
-            load(self.server.url, model, self.server.access.headers)
+            self.server.load(model)
         except (NoRightAnswer, RepositoryError, OSError) as error:
             self.server.log.event("error", f"loading {model} failed: {error}", model=model)
             return False

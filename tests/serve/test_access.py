@@ -10,9 +10,10 @@ from tritonclient.utils import InferenceServerException
 
 from serve import Server
 from serve.access import PROTOCOLS, Access
-from serve.errors import Refused
+from serve.errors import Refused, ServerError
 from serve.question import ask
 from serve.selfcheck import describe
+from serve.triton import package as triton_package
 from tests.serve.test_command import refused
 
 KEY = "0123456789abcdef"
@@ -152,3 +153,12 @@ def test_key_from_a_file_or_the_environment(repository: Path, tmp_path: Path) ->
     assert (done.returncode, "nowhere" in done.stderr) == (2, True)
     done = refused("--repository", repository, "--unrestricted", "everything")
     assert (done.returncode, "everything" in done.stderr) == (2, True)
+
+
+def test_shared_memory_in_the_image(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NVIDIA's newer servers must be told to take it, by a flag that the wheel's does not know; only if it is open."""
+    monkeypatch.setattr("serve.triton.IMAGE", triton_package())
+    with pytest.raises(ServerError, match="allow-client-shm"):
+        Server(
+            repository, grpc_port=0, http_port=0, metrics_port=0, access=Access(unrestricted=("shared-memory",))
+        ).start()

@@ -20,6 +20,7 @@ from tritonclient.utils import InferenceServerException
 
 from client.errors import GroundingError
 from client.library import Client
+from export.manifest import hash_file
 from model.checkpoint import Checkpoint
 from serve import Server, workplace
 from serve.access import Access
@@ -28,7 +29,9 @@ from serve.health import Health
 from serve.log import Log
 from serve.models import loaded_versions
 from serve.probe import main as probe
-from serve.processes import command_line
+from serve.processes import command_line, model_processes
+from serve.question import Silent
+from serve.reload import reload
 from serve.supervisor import PATIENCE as PATIENCE_IN_QUESTIONS
 from serve.supervisor import Supervisor
 from tests.serve.conftest import QUESTION
@@ -201,6 +204,7 @@ def test_starting_again_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def __init__(self) -> None:
             self.url, self.access, self.log, self.ran = "http://127.0.0.1:1", Access(), Log(), True
+            self.metrics_url = f"{self.url}/metrics"
             self.failures = deque([ServerError("port taken"), RepositoryError("tampered with"), OSError("disk full")])
 
         @property
@@ -284,3 +288,84 @@ def test_leftovers_go_at_the_next_start(command: Running, monkeypatch: pytest.Mo
     assert Path.home().is_dir()
     following.remove()
     assert not [path for path in folder.parent.iterdir() if not path.is_symlink()]
+
+
+def test_load_is_not_a_hang(repository: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the health question waits too long behind others, which are answered, the server stays and is ready."""
+    health = Health()
+    with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+        supervisor, former = Supervisor(server, health), server.pid
+        with Client(f"{server.address}:{server.grpc_port}") as client:
+
+            def others_are_answered(url: str, timeout: float) -> float:
+                client.ground(jpeg, QUESTION)
+                time.sleep(1)  # the server tells of it twice a second
+                raise Silent("no answer in time")
+
+            monkeypatch.setattr("serve.supervisor.ask", others_are_answered)
+            for _ in range(PATIENCE_IN_QUESTIONS + 1):
+                supervisor.step()
+                assert not health.ready()
+        assert server.pid == former
+        metrics = health.metrics()
+    assert re.search(rf'outcome="overloaded"\}} {PATIENCE_IN_QUESTIONS + 1}\b', metrics)
+    assert 'gin_recoveries_total{what="server"} 0' in metrics
+
+
+def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path) -> None:
+    """A model that was loaded again with fewer processes is not taken for one whose process has died."""
+    path = shutil.copytree(repository, tmp_path / "triton_repo") / "gin_onnx" / "config.pbtxt"
+    health = Health()
+    with Server(tmp_path / "triton_repo", grpc_port=0, http_port=0, metrics_port=0) as server:
+        supervisor = Supervisor(server, health)
+        supervisor.step()
+        former = {pid for pid, model in model_processes(server.pid).items() if model == "gin_onnx"}
+        path.write_text(path.read_text().replace("instance_group [ { count: 2 } ]", "instance_group [ { count: 1 } ]"))
+        reload(server.grpc_port)
+        deadline = time.monotonic() + PATIENCE
+        while former & set(model_processes(server.pid)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        left = {pid for pid, model in model_processes(server.pid).items() if model == "gin_onnx"}
+        assert (len(former), len(left)) == (2, 1)
+        supervisor.step()
+        assert {pid for pid, model in model_processes(server.pid).items() if model == "gin_onnx"} == left
+    assert 'gin_recoveries_total{what="model"} 0' in health.metrics()
+
+
+def test_version_that_cannot_be_loaded(
+    repository: Path, jpeg: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It verifies, as one exported for a newer runtime does, but the one before is served: after reloading, after the
+    death of the model's process and after the server's."""
+    model = shutil.copytree(repository, tmp_path / "triton_repo") / "gin"
+    health = Health()
+    with Server(model.parent, grpc_port=0, http_port=0, metrics_port=0) as server:
+        supervisor = Supervisor(server, health)
+        supervisor.step()
+        with Client(f"{server.address}:{server.grpc_port}") as client:
+            expected = client.ground(jpeg, QUESTION)
+        shutil.copytree(model / "1", model / "2")
+        make_unloadable(model / "2" / "expression.onnx")
+        with pytest.raises(ServerError, match="could not load"):
+            reload(server.grpc_port)
+        for victim in ("models/gin/", "bin/tritonserver"):
+            lines = {pid: " ".join(command_line(pid)) for pid in (server.pid, *descendants(server.pid))}
+            (pid,) = [pid for pid, line in lines.items() if victim in line]
+            os.kill(pid, signal.SIGKILL)
+            wait_until_gone({pid})
+            capsys.readouterr()
+            supervisor.step()
+            supervisor.step()
+            assert not health.ready()
+            assert loaded_versions(server.url, server.access.headers)["gin"] == "1"
+            with Client(f"{server.address}:{server.grpc_port}") as client:
+                assert client.ground(jpeg, QUESTION) == expected
+            assert "expression.onnx cannot be opened" in capsys.readouterr().err
+
+
+def make_unloadable(path: Path) -> None:
+    """Cut a file off, and have the manifest beside it say that it was exported like that."""
+    whole = hash_file(path)
+    path.write_bytes(path.read_bytes()[:1000])
+    manifest = path.parent / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(whole, hash_file(path)))

@@ -1,5 +1,6 @@
 """The committed repository agrees with the code, and only what was exported is served."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from export.configurations import DEMO_SIZE, render
 from export.graphs import ANSWERS, INPUTS
 from serve.errors import RepositoryError
 from serve.repository import select_models
-from serve.versions import split_versions
+from serve.versions import link_models, split_versions
 from tests.serve.conftest import COMMITTED, copy_repository
 
 
@@ -132,3 +133,41 @@ def test_no_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RepositoryError, match="file"):
         select_models(tmp_path / "file")
+
+
+def test_what_lies_beside(built: Path, tmp_path: Path) -> None:
+    """Of a version the server is shown what was exported and nothing else, least of all compiled code."""
+    version = built / "gin" / "1"
+    (version / "__pycache__").mkdir()
+    (version / "__pycache__" / "model.cpython-311.pyc").write_bytes(b"forged")
+    (version / "presence.txt").write_text("more")
+    exported = {*json.loads((version / "manifest.json").read_text())["files"], "manifest.json"}
+    assert not link_models(built, ["gin"], tmp_path / "view")
+    assert {path.name for path in (tmp_path / "view" / "gin" / "1").iterdir()} == exported
+    assert (tmp_path / "view" / "gin" / "config.pbtxt").read_text() == (built / "gin" / "config.pbtxt").read_text()
+
+
+def test_view_follows(built: Path, tmp_path: Path) -> None:
+    """New versions appear in what is shown, and those that are gone or known not to load disappear."""
+    model, view = built / "gin", tmp_path / "view"
+    link_models(built, ["gin"], view)
+    (view / "gin" / "1" / "__pycache__").mkdir()
+    shutil.copytree(model / "1", model / "10")
+    link_models(built, ["gin"], view)
+    assert {path.name for path in (view / "gin").iterdir() if path.is_dir()} == {"1", "10"}
+    assert (view / "gin" / "1" / "__pycache__").is_dir()
+    refused = link_models(built, ["gin"], view, {str(model / "10"): "it cannot be loaded"})
+    assert refused == {str(model / "10"): "it cannot be loaded"}
+    assert {path.name for path in (view / "gin").iterdir() if path.is_dir()} == {"1"}
+    with pytest.raises(RepositoryError, match="no version to serve: neither"):
+        link_models(built, ["gin"], view, {str(model / "1"): "neither", str(model / "10"): "nor"})
+    assert not list((view / "gin").iterdir())
+
+
+def test_files_that_cannot_be_read(built: Path) -> None:
+    """Named with the system's reason."""
+    path = built / "gin" / "config.pbtxt"
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(RepositoryError, match=r"gin/config.pbtxt cannot be read: Is a directory"):
+        select_models(built)
