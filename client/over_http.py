@@ -152,6 +152,10 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
         raise InferenceServerException(why, _STATUS.get(error.status() or "", "INTERNAL")) from None
     except TimeoutError:
         raise InferenceServerException("too late", "DEADLINE_EXCEEDED") from None
+    except UnicodeDecodeError:  # an answer that is no text
+        raise
+    except UnicodeError as error:  # a name that is none
+        raise InferenceServerException(f"failed to connect: {error}", "UNAVAILABLE") from None
     except aiohttp.ClientSSLError as error:
         raise InferenceServerException(f"handshake failed: {error}", "UNAVAILABLE") from None
     except aiohttp.ClientConnectorError as error:

@@ -223,6 +223,15 @@ def test_a_name_that_leads_nowhere(way: Way) -> None:
         client.ground(b"x", "a")
 
 
+@pytest.mark.parametrize("name", ["a..b", "x" * 70 + ".org"])
+def test_a_name_that_is_none(way: Way, name: str) -> None:
+    url = way.url_of(f"{name}:8001")
+    with way.connect(url) as client:
+        assert not client.ready()
+        with pytest.raises(Unreachable, match=f"no server at {url}"):
+            client.ground(b"x", "a")
+
+
 def test_a_stranger_is_told_from_a_server(server: FakeServer) -> None:
     with Client(f"http://{server.url}") as client, pytest.raises(Unreachable, match="does not speak HTTP"):
         client.ground(b"x", "a")
