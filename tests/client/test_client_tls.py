@@ -1,6 +1,8 @@
 """Encrypted connections: who is trusted, who is let in, and what is said to others."""
 
+import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,6 +81,19 @@ def test_others_are_not_trusted(files: Path, http: bool) -> None:
 def test_strangers_are_not_let_in(files: Path, http: bool) -> None:
     with encrypted(http, mutual=True) as url:
         assert "client certificate" in refusal(url, Tls(files / "ca.pem"))
+
+
+def test_a_server_without_tls_may_be_meant(files: Path) -> None:
+    """Triton's HTTP port hangs up on who greets it in TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def hang_up() -> None:
+            for _ in range(3):  # tries
+                listener.accept()[0].close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}"
+        assert "see whether it speaks TLS there" in refusal(url, Tls(files / "ca.pem"))
 
 
 @pytest.mark.parametrize("http", [False, True])
