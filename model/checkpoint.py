@@ -74,7 +74,7 @@ class Checkpoint:
             vocabulary, weights = Vocabulary(content["vocabulary"]), content["weights"]
             checkpoint = cls(config, vocabulary, weights, content["training"], presence)
             checkpoint.network()
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InvalidCheckpoint(f"{path} is damaged: {error}") from None
         return checkpoint
 

@@ -1,6 +1,7 @@
 """The configuration that travels with the weights and that every later stage reads."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +65,9 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.type is int and not (isinstance(value, int) and value > 0):
+            if field.type is int and not (isinstance(value, int) and not isinstance(value, bool) and value > 0):
                 raise ValueError(f"{field.name} is {value!r}; it must be a positive integer")
+        self._check_anchors()
         self._check_parts()
         if self.language_width % 2:
             raise ValueError(f"language_width is {self.language_width}; it must be even (two reading directions)")
@@ -75,6 +77,13 @@ class ModelConfig:
             raise ValueError(f"pyramid_levels are {self.pyramid_levels}; known levels are 3 to 8")
         if list(self.pyramid_levels) != sorted(set(self.pyramid_levels)):
             raise ValueError(f"pyramid_levels are {self.pyramid_levels}; they must ascend")
+
+    def _check_anchors(self) -> None:
+        for name in ("anchor_scales", "anchor_ratios"):
+            values = getattr(self, name)
+            numbers = isinstance(values, tuple) and all(type(value) in (int, float) for value in values)
+            if not numbers or not values or not all(value > 0 and math.isfinite(value) for value in values):
+                raise ValueError(f"{name} are {values!r}; they must be positive numbers")
 
     def _check_parts(self) -> None:
         if self.blind not in BLIND:

@@ -54,6 +54,8 @@ def test_what_is_not_a_checkpoint(checkpoint_path: Path, tmp_path: Path) -> None
         lambda: torch.save({"model_state_dict": {}}, path),
         lambda: torch.save(fewer, path),
         lambda: torch.save(whole | {"config": {"depth": 3}}, path),
+        lambda: torch.save(whole | {"config": []}, path),
+        lambda: torch.save(whole | {"config": whole["config"] | {"anchor_ratios": [0.0]}}, path),
     ):
         write()
         with pytest.raises(InvalidCheckpoint, match="wrong.pth"):
