@@ -32,7 +32,7 @@ def check_record(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
     The record's own input size is used, whatever the checkpoint's. Raises InvalidRecord, and ValueError where the
     checkpoint holds none of the authors' networks.
     """
-    record = _read(path)
+    record = _read(path, checkpoint.config.word_width)
     answers = _answers(checkpoint, record)
     expected = {name: array for name, array in record.items() if name not in QUESTION}
     unknown = [name for name in expected if name not in answers]
@@ -52,7 +52,7 @@ def check_record(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
     return differences | {"passed": passed}
 
 
-def _read(path: str | Path) -> dict[str, np.ndarray]:
+def _read(path: str | Path, word_width: int) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             record = dict(arrays)
@@ -60,11 +60,22 @@ def _read(path: str | Path) -> dict[str, np.ndarray]:
         raise
     except Exception as error:  # NumPy raises ValueError, BadZipFile, EOFError and others
         raise InvalidRecord(f"{path} cannot be read as a record: {error}") from None
-    missing = [name for name in ("image_seed", "word_vectors", "lengths", "score_logits") if name not in record]
+    question = QUESTION if "boxes_xyxy" in record else QUESTION[:3]
+    missing = [name for name in (*question, "score_logits") if name not in record]
     if missing:
         raise InvalidRecord(f"{path} is not a record: it lacks {', '.join(missing)}")
-    if record["image_seed"].shape != (2,):
-        raise InvalidRecord(f"{path}: image_seed has shape {record['image_seed'].shape} and not (2,)")
+    N, T = (*record["word_vectors"].shape, 0, 0)[:2]
+    shapes = {"image_seed": (2,), "word_vectors": (N, T, word_width), "lengths": (N,), "boxes_xyxy": (N, 4),
+              "image_hw": (N, 2)}  # fmt: skip
+    for name in question:
+        if record[name].shape != shapes[name]:
+            raise InvalidRecord(f"{path}: {name} has shape {record[name].shape} and not {shapes[name]}")
+    for name, array in record.items():
+        if not np.issubdtype(array.dtype, np.number):
+            raise InvalidRecord(f"{path}: {name} holds {array.dtype} and no numbers")
+    lengths = record["lengths"]
+    if not N or lengths.min() < 1 or lengths.max() > T:
+        raise InvalidRecord(f"{path}: lengths are {lengths.tolist()}; each must be from 1 to {T}")
     return record
 
 

@@ -17,6 +17,7 @@ from model.original import ARCHITECTURES, Architecture, architecture_of, resized
 from model.record import InvalidRecord, check_record
 from model.settings import InvalidSettings, configure
 from model.word_vectors import InvalidWordVectors, read_word_vectors
+from model.words import Vocabulary
 
 RECORDS = Path(__file__).parent.parent / "records"
 RECORD = RECORDS / "gin_resnet50_320.npz"
@@ -79,12 +80,27 @@ def test_every_array_is_compared(converted: Checkpoint, tmp_path: Path) -> None:
     assert not check_record(converted, tmp_path / "changed.npz")["passed"]
 
 
-def test_a_record_without_a_size(converted: Checkpoint, tmp_path: Path) -> None:
-    """A seed of the images that does not say their size is named."""
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"image_seed": np.array(7)}, r"image_seed has shape \(\) and not \(2,\)"),
+        ({"image_hw": None}, "it lacks image_hw"),
+        ({"image_hw": np.ones(3)}, r"image_hw has shape \(3,\) and not \(3, 2\)"),
+        ({"word_vectors": np.ones((3, 50, 100))}, r"word_vectors has shape \(3, 50, 100\) and not \(3, 50, 300\)"),
+        ({"word_vectors": np.ones(3)}, "word_vectors has shape"),
+        ({"lengths": np.array([2, 1])}, r"lengths has shape \(2,\) and not \(3,\)"),
+        ({"lengths": np.array([0, 1, 7])}, r"lengths are \[0, 1, 7\]; each must be from 1 to 50"),
+        ({"lengths": np.array([1, 99, 7])}, r"lengths are \[1, 99, 7\]; each must be from 1 to 50"),
+        ({"score_logits": np.array(["high"])}, "score_logits holds <U4 and no numbers"),
+    ],
+)
+def test_a_bad_record(change: dict[str, np.ndarray | None], message: str, tmp_path: Path) -> None:
+    """What is missing, misshapen or impossible in it is named, before the network is asked."""
     with np.load(RECORDS / "gin_resnet50_96.npz") as arrays:
-        np.savez(tmp_path / "scalar.npz", **dict(arrays) | {"image_seed": np.array(7)})
-    with pytest.raises(InvalidRecord, match=r"scalar.npz: image_seed has shape \(\) and not \(2,\)"):
-        check_record(converted, tmp_path / "scalar.npz")
+        record = {name: array for name, array in (dict(arrays) | change).items() if array is not None}
+    np.savez(tmp_path / "bad.npz", **record)
+    with pytest.raises(InvalidRecord, match=f"bad.npz.*{message}"):
+        check_record(Checkpoint(ARCHITECTURES[0].config, Vocabulary([]), weights={}), tmp_path / "bad.npz")
 
 
 @pytest.mark.parametrize(
