@@ -49,6 +49,9 @@ def run_export(arguments: argparse.Namespace, kind: Format) -> int:
     except ParityError as error:
         print(f"{program}: {error}; nothing was written", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from export import torchscript
 from export.build import Request, staging
 from export.manifest import hash_file
 from export.parity import LIMITS
@@ -40,6 +41,20 @@ def test_one_export_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         steps.append("first")
     thread.join(60)
     assert steps == [f"waiting for another export into {tmp_path}", "first", "second"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stops an export with one line and leaves nothing; exit code 130."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("export.build.rewrite", stop)
+    assert torchscript.main([str(checkpoint_path), "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "python -m export.torchscript: interrupted\n"
     assert not list(tmp_path.iterdir())
 
 
