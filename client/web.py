@@ -6,6 +6,7 @@ Everything on the page comes from this machine; nothing is sent anywhere but to 
 import argparse
 import contextlib
 import os
+import socket
 import sys
 import threading
 from collections.abc import Sequence
@@ -46,7 +47,8 @@ def build_parser() -> arguments.Parser:
         description="A page to ask a running server from: http://127.0.0.1:7860 unless told otherwise.",
         epilog="Ctrl-C ends it. Whoever reaches the page can ask the server.",
     )
-    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="where the page is served (%(default)s)")
+    where = "IPv4 address or name where the page is served (%(default)s)"
+    parser.add_argument("--host", type=_host, default="127.0.0.1", metavar="H", help=where)
     parser.add_argument("--port", type=_port, default=7860, metavar="P", help="default: %(default)s")
     arguments.add_server(parser)
     return parser
@@ -138,6 +140,16 @@ def _uploaded(path: str, cache: str) -> str:
 
 def _rows(answers: Answers) -> list[list[str | float]]:
     return [[g.expression, round(g.score, 3), *(round(side, 1) for side in g.box)] for g in answers]
+
+
+def _host(text: str) -> str:
+    try:
+        if text:  # the resolver would take none for every address
+            socket.gethostbyname(text)
+            return text
+    except (OSError, UnicodeError):
+        pass
+    raise argparse.ArgumentTypeError(f"expected an IPv4 address or a name that has one, got {text!r}")
 
 
 def _port(text: str) -> int:

@@ -69,3 +69,13 @@ def test_uploads_and_examples_are_answered(server: FakeServer, address: str, sec
         _, _, said = visitor.predict(picture, "star", False, api_name="/ask")
         assert said.startswith("Answered in")
     assert [asked.image for asked in server.asked] == [path.read_bytes() for path in given]
+
+
+@pytest.mark.parametrize("host", ["::1", "", "a..b"])
+def test_a_host_that_is_none(capsys: pytest.CaptureFixture[str], host: str) -> None:
+    """Gradio itself could not serve the page at an IPv6 address."""
+    with pytest.raises(SystemExit, match="2"):
+        web.main(["--host", host])
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert f"--host: expected an IPv4 address or a name that has one, got {host!r}" in err
