@@ -6,9 +6,13 @@ BIN := .venv/bin
 
 setup: .venv/.ready
 
+# uv installs in a third of pip's time; pip knows of mirrors that are set up for it alone.
+PROJECT := --quiet -c constraints.txt -e '.[client,web,video,serve,train,export,dev]'
+
 .venv/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[client,web,video,serve,train,export,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --python $(BIN)/python $(PROJECT) || $(BIN)/pip install $(PROJECT)
 	touch $@
 
 demo: setup  ## export the demo network, serve it, ask it three questions about a picture
