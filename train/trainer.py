@@ -30,6 +30,8 @@ from train.watch import StepWatch
 
 LOOK_EVERY = 20  # steps between two looks at the device's results, each of which waits for it
 PANEL = 8  # validation pictures shown on TensorBoard
+# of `OptimConfig`: what the states of optimizer and schedule bring back or, changed, do not fit
+KEPT = ("lr", "betas", "weight_decay", "schedule", "patience", "backbone_lr", "freeze_norm")
 
 
 class Trainer:
@@ -181,6 +183,7 @@ class Trainer:
             "best": self.best,
             "history": self.history,
             "seconds": self.seconds + spent,
+            "optim": {name: getattr(self.config.optim, name) for name in KEPT},
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.step.scaler.state_dict(),
@@ -198,6 +201,11 @@ class Trainer:
         if training["samples"] != self.data.batches.samples:
             samples = self.data.batches.samples
             raise ValueError(f"{last} is of a run on {training['samples']} samples, but there are {samples} now")
+        theirs, ours = training.get("optim", {}), dataclasses.asdict(self.config.optim)  # none in older runs
+        differing = [name for name, value in theirs.items() if value != ours[name]]
+        if differing:
+            named = ", ".join(f"optim.{name} ({theirs[name]} there, {ours[name]} here)" for name in differing)
+            raise ValueError(f"{last} is of a run that was optimised otherwise: {named}")
         self.epoch, self.position = training["epoch"], training["position"]
         self.best, self.history, self.seconds = training["best"], training["history"], training["seconds"]
         self.optimizer.load_state_dict(training["optimizer"])

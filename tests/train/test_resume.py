@@ -56,10 +56,21 @@ def test_a_run_is_not_overwritten(untouched: Path, scenes: Path, capsys: pytest.
 
 
 def test_another_run_is_not_resumed(untouched: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another network and other data are named."""
-    for change, named in (("model.map_width=32", "another network"), ("data.scenes.train=8", "16 samples")):
-        assert main(arguments(scenes, untouched, "resume=true", "optim.epochs=3", change)) == 2
+    """Another network, other data and another optimisation are named."""
+    rates = ["optim.lr=0.5", "optim.betas=[0.9, 0.999]", "optim.weight_decay=0.1", "optim.backbone_lr=0.1"]
+    changes = {
+        "another network": ["model.map_width=32"],
+        "16 samples": ["data.scenes.train=8"],
+        "optim.lr (0.002 there, 0.5 here), optim.betas ((0.9, 0.99) there, (0.9, 0.999) here), optim.weight_decay "
+        "(0.01 there, 0.1 here), optim.backbone_lr (1.0 there, 0.1 here)": rates,
+        "optim.schedule (cosine there, published here), optim.patience (2 there, 7 here), optim.freeze_norm "
+        "(False there, True here)": ["optim.schedule=published", "optim.patience=7", "optim.freeze_norm=true"],
+    }
+    before = (untouched / "last.pth").read_bytes()
+    for named, change in changes.items():
+        assert main(arguments(scenes, untouched, "resume=true", "optim.epochs=3", *change)) == 2
         assert named in capsys.readouterr().err
+    assert (untouched / "last.pth").read_bytes() == before
 
 
 def test_full_disk(untouched: Path, scenes: Path, tmp_path: Path) -> None:
