@@ -1,6 +1,7 @@
 """What a training run is made of; `configs/*.yaml` set it and `key=value` arguments override it."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from model.config import ModelConfig
 from model.loss import LossConfig
@@ -168,6 +169,9 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.start is not None and self.backbone_weights is not None:
             raise ValueError("start brings all weights; backbone_weights cannot be given as well")
+        if self.data.word_vectors is not None and self.start not in (None, str(Path(self.out).parent / "best.pth")):
+            # but for a second stage, which begins with its first one's and leaves such vectors as they are
+            raise ValueError("start brings the words with their vectors; data.word_vectors cannot be given as well")
         if self.save_every < 1:
             raise ValueError(f"save_every is {self.save_every}; it must be at least 1")
         if not self.timeout > 0:

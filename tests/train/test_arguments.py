@@ -85,6 +85,17 @@ def test_overrides(tmp_path: Path) -> None:
         assert (config.out, config.seed) == ("here", 3)
 
 
+def test_start_brings_the_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """A file of vectors beside it would not be read, so it is refused, but not for a second stage, to which its first
+    one's settings come down."""
+    with pytest.raises(SystemExit):
+        parse_arguments(["start=a.pth", "data.word_vectors=glove.txt"])
+    assert "data.word_vectors cannot be given" in capsys.readouterr().err
+    words = ["data.word_vectors=glove.txt", "resized.pyramid_levels=[4, 5]"]
+    for config in stages(parse_arguments(words)):
+        assert config.data.word_vectors == "glove.txt"
+
+
 def test_a_second_stage_with_higher_levels() -> None:
     """The weights of the first have nothing for them, so it is refused before anything is trained."""
     config = parse_arguments(["model.pyramid_levels=[3, 4, 5]", "resized.pyramid_levels=[4, 5, 6]"])
