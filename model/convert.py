@@ -78,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m model.convert", description=__doc__.splitlines()[0])
     parser.add_argument("original", metavar="ORIGINAL.pth", help="checkpoint of the original authors")
     parser.add_argument("out", metavar="OUT.pth", help="where to write ours")
-    parser.add_argument("--word-vectors", metavar="FILE", help="GloVe or word2vec text file, 300 numbers a word")
+    vectors = "those that it was trained with, as text, 300 numbers a word (docs/export.md); others answer wrongly"
+    parser.add_argument("--word-vectors", metavar="FILE", help=vectors)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="input size (default: what the checkpoint says)")
     parser.add_argument("--check", metavar="RECORD.npz", help="compare with a record of the original's answers")
     arguments = parser.parse_args(argv)
