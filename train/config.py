@@ -100,7 +100,7 @@ class OptimConfig:
     compile: bool = False
     """run the network through torch.compile"""
     backbone_lr: float = 1.0
-    """factor of the learning rate for the backbone; 0 freezes it"""
+    """factor of the learning rate for the backbone; 0 freezes it, with its batch norms"""
     freeze_norm: bool = False
     """the backbone's batch norms keep their statistics and weights"""
     skips_in_a_row: int = 10

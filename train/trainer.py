@@ -119,7 +119,7 @@ class Trainer:
 
     def _train_mode(self) -> None:
         self.network.train()
-        if self.config.optim.freeze_norm:
+        if self.config.optim.freeze_norm or self.config.optim.backbone_lr == 0:
             for module in self.network.backbone.modules():
                 if isinstance(module, torch.nn.BatchNorm2d):
                     module.eval()

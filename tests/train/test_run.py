@@ -127,6 +127,17 @@ def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert written.resized == ResizedConfig(image_size=96, pyramid_levels=(4, 5), epochs=1, batch_size=2)
 
 
+@pytest.mark.parametrize("setting", ["optim.backbone_lr=0", "optim.freeze_norm=true"])
+def test_the_backbones_norms_stay(tmp_path: Path, setting: str) -> None:
+    """Frozen alone or with all of the backbone, they have seen no picture after an epoch; other norms have."""
+    assert main(arguments(tmp_path, "optim.epochs=1", setting)) == 0
+    weights = Checkpoint.load(tmp_path / "out" / "last.pth").weights
+    means = {name: tensor.any().item() for name, tensor in weights.items() if name.endswith("running_mean")}
+    assert not any(moved for name, moved in means.items() if name.startswith("backbone."))
+    assert all(moved for name, moved in means.items() if not name.startswith("backbone."))
+    assert {name.startswith("backbone.") for name in means} == {True, False}
+
+
 def test_asked_to_stop_in_the_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is finished and written down, and the second stage does not begin."""
     evaluate = train.trainer.evaluate
