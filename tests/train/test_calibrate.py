@@ -72,6 +72,14 @@ def test_bad_input(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Capture
     assert read_absent(tmp_path / "other.csv", tmp_path, 50) == []
 
 
+def test_names_without_suffix(tmp_path: Path) -> None:
+    """What is not there is asked about the same pictures, whether or not the CSV gives their names a suffix."""
+    write_scenes(tmp_path, 1, seed=5)
+    (tmp_path / "val_absent.csv").write_text("img_id,query\n000000,star\n000000.jpg,star\n")
+    rows = read_absent(tmp_path / "val.csv", tmp_path / "images", 50)
+    assert [row.image for row in rows] == [tmp_path / "images" / "000000.jpg"] * 2
+
+
 def test_one_half_is_not_asked(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Expressions of what is not there about pictures of one half alone can teach or measure nothing."""
     csv = write_scenes(tmp_path, 4, seed=5)

@@ -42,7 +42,7 @@ def read_annotations(path: str | Path, images: str | Path) -> tuple[list[Row], l
     """The rows of a CSV whose pictures lie in `images`, and those that cannot be used. Raises InvalidData where the
     file is not such a CSV at all, or OSError."""
     rows, problems = [], []
-    folder = _ImageFolder(Path(images))
+    folder = ImageFolder(Path(images))
     for number, fields in read_table(path, COLUMNS):
         try:
             box, query = _proper_box(fields["bbox"]), _parse_query(fields["query"])
@@ -110,7 +110,7 @@ def parse_box(text: str | None) -> Box:
     return x1, y1, x2, y2
 
 
-class _ImageFolder:
+class ImageFolder:
     """Finds pictures by their identifiers, each looked for once."""
 
     def __init__(self, folder: Path) -> None:
@@ -118,6 +118,7 @@ class _ImageFolder:
         self._found: dict[str, Path] = {}
 
     def find(self, name: str) -> Path:
+        """The picture's file, whose suffix .jpg the name may lack. Raises ValueError where there is none."""
         if name not in self._found:
             for candidate in (self._folder / name, self._folder / f"{name}.jpg"):  # Flickr30k's have no suffix
                 if candidate.is_file():
