@@ -39,7 +39,7 @@ class Grounding:
     attention: Array | None = field(default=None, compare=False, repr=False)
     """(h, w) float32: where the network looked, a grid over the image as the network saw it; None unless asked for."""
     image: ImageLike | None = field(default=None, compare=False, repr=False)
-    """What was asked about, as it was given."""
+    """What was asked about, as it was given; of a pipe the bytes that came."""
 
     def _repr_png_(self) -> bytes | None:
         return _shown([self])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from client import arguments, draw
 from client.answers import Answers, Box, Candidate, Grounding
@@ -66,7 +66,7 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
     images = [image for pattern in patterns for image in _matching(pattern)]
     alone = images == args.words[:1]
     targets = _targets(images, args.save, alone)
-    # A single image may come from a pipe, which can be read only once.
+    # Ctrl-C ends the reading of a pipe that nobody writes to only in this thread.
     questions = ((file_bytes(image) if alone else image, expressions) for image in images)
     table = _Table([] if alone else images, expressions)
     quiet = alone or sys.stdout.isatty()  # the answers themselves show how far it is
@@ -165,8 +165,10 @@ def _save(answers: Answers, path: Path) -> None:
     assert image is not None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the server has accepted this size
+            warnings.simplefilter("ignore")  # about its size or EXIF data, which the server has accepted
             draw.save(draw.draw(image, answers), path)
+    except UnidentifiedImageError:
+        raise Refused(f"cannot save the picture to {path}: Pillow does not know the kind of file it came in") from None
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise Refused(f"cannot save the picture to {path}: {getattr(error, 'strerror', None) or error}") from None
 

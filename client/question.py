@@ -1,5 +1,6 @@
 """One picture and the expressions about it, in the form the server takes; its arrays, read as answers."""
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -20,8 +21,9 @@ ANY = -1  # a size that the server chooses
 
 @dataclass(frozen=True)
 class Question:
-    """image: as it was given. data: the bytes of an image file. top: boxes for each expression. outputs: names of what
-    is asked for. place: the shared memory that `data` is in; None if it goes with the message."""
+    """image: as it was given; of a pipe, which can be read only once, `data`. data: the bytes of an image file. top:
+    boxes for each expression. outputs: names of what is asked for. place: the shared memory that `data` is in; None if
+    it goes with the message."""
 
     image: ImageLike
     data: bytes
@@ -41,6 +43,8 @@ class Question:
             raise Refused(f"the image is too large to send: {len(data) / 2**20:.1f} MiB of at most {MAX_BYTES >> 20}")
         if not 1 <= top < 2**31:
             raise Refused(f"expected at least 1 box for each expression, and at most what the server allows, got {top}")
+        if isinstance(image, str | os.PathLike) and not os.path.isfile(image):
+            image = data
         more = ("TOP_BOX", "TOP_SCORE") * (top > 1) + ("ATTENTION",) * attention
         return cls(image, data, asked, encoded, top, ("BOX", "SCORE", "PRESENCE", "FOUND", *more))
 

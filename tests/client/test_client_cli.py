@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -110,6 +111,35 @@ def test_a_failed_save_leaves_the_older_file_and_the_printed_answer(
     assert err.count("\n") == 1
     assert older.read_bytes() == b"older"
     assert sorted(os.listdir(image.parent)) == ["out.png", "scene.png"]
+
+
+def test_a_pipe_among_several_images_is_read_once(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = image.with_name("pipe")
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_bytes, args=(image.read_bytes(),), daemon=True).start()
+    drawn = image.with_name("drawn")
+    assert cli.main([str(pipe), str(image), "ball", "--save", str(drawn), "--url", server.url]) == 0
+    assert capsys.readouterr().err == ""
+    assert sorted(os.listdir(drawn)) == ["pipe.png", "scene.png"]
+    assert [asked.image for asked in server.asked] == [image.read_bytes()] * 2
+
+
+def test_what_pillow_does_not_know_is_not_saved(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image.write_bytes(b"the server may know more kinds of file")
+    assert cli.main([str(image), "ball", "--save", str(image.with_name("out.png")), "--url", server.url]) == 2
+    err = capsys.readouterr().err
+    assert "Pillow does not know" in err
+    assert err.count("\n") == 1
+
+
+def test_damaged_exif_data_is_no_news(server: FakeServer, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    Image.new("RGB", (200, 150)).save(tmp_path / "in.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0")
+    assert cli.main([str(tmp_path / "in.jpg"), "ball", "--save", str(tmp_path / "out.png"), "--url", server.url]) == 0
+    assert [str(warning.message) for warning in recwarn] == []
 
 
 @pytest.fixture
