@@ -34,3 +34,46 @@ def test_what_is_not_finite(scores: tuple[float, float]) -> None:
     assert comparison.report()["scores"] == inf
     with pytest.raises(ParityError, match="scores inf"):
         check_report(comparison.report(), LIMITS["int8"])
+
+
+def with_candidates(scores: list[float], anchor: int = 7, order: tuple[int, ...] = (0, 1, 2, 3)) -> Answers:
+    """Answers about one expression with four candidates of these scores. order: how many hundred pixels from the top
+    each of them lies."""
+    tops = 100 * np.array(order)
+    boxes = np.stack([0 * tops, tops, 0 * tops + 50, tops + 50], axis=1).astype(np.float32)
+    more = {"candidate_boxes": boxes[None], "candidate_scores": np.array([scores], np.float32)}
+    return {**answers([[0, 0, 50, 50]], scores=scores[:1], anchors=[anchor]), **more}
+
+
+@pytest.mark.parametrize("value", [nan, inf])
+def test_candidate_boxes_that_are_not_finite(value: float) -> None:
+    """Any of them is an infinite difference, even of candidates that tie or where another anchor won."""
+    scores = [0.9, 0.5, 0.5, 0.5]
+    expected, given = with_candidates(scores), with_candidates(scores, anchor=8)
+    given["candidate_boxes"][0, 3, 3] = value
+    for ours, theirs in ((expected, given), (given, expected), (given, given)):
+        comparison = Comparison()
+        comparison.add(ours, theirs)
+        assert comparison.report()["boxes"] == inf
+
+
+APART, TIED = [0.9, 0.6, 0.5, 0.2], [0.9, 0.5, 0.5, 0.2]
+
+
+@pytest.mark.parametrize(
+    ("expected", "given", "difference"),
+    [
+        (APART, with_candidates(APART, order=(3, 0, 1, 2)), 300),
+        (APART, with_candidates(APART, order=(0, 2, 1, 3)), 100),
+        (TIED, with_candidates(TIED, order=(0, 2, 1, 3)), 0),
+        (TIED, with_candidates(TIED, order=(1, 0, 2, 3)), 100),
+        (APART, with_candidates(APART, order=(3, 0, 1, 2), anchor=8), 0),
+        (APART, with_candidates([0.9, 0.6, 0.5, 0.21], order=(0, 2, 1, 3)), 0),
+        (APART, with_candidates([0.9, 0.6, 0.5, 0.21], order=(3, 0, 1, 2)), 300),
+    ],
+)
+def test_candidate_boxes(expected: list[float], given: Answers, difference: float) -> None:
+    """They are compared where scores that agree tell candidates apart, the first one wherever the same anchor won."""
+    comparison = Comparison()
+    comparison.add(with_candidates(expected), given)
+    assert comparison.report()["boxes"] == difference
