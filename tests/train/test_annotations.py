@@ -90,6 +90,7 @@ def test_every_unusable_row_is_found(tmp_path: Path, images: Path, capsys: pytes
         'large.png,"[1, 2, 30, 40]",dog': "10000 x 6000",
         '7.jpg,"[1, 2, 30, 40]", ': "no words",
         f'7.jpg,"[1, 2, 30, 40]",{"dog " * 51}': "51 words",
+        f'7.jpg,"[1, 2, 30, 40]",{"a" * 1001}': "1,001 characters",
         '7.jpg,"[30, 2, 1, 40]",dog': "inside out",
         "7.jpg,\"[1, 2, 30, 40]\",\"['dog', '?']\"": "no words",
         '7,"[0, 0, 120.5, 90]",dog': None,
@@ -104,7 +105,7 @@ def test_every_unusable_row_is_found(tmp_path: Path, images: Path, capsys: pytes
     assert main([str(path), "--images", str(images)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[:-1] == [str(problem) for problem in problems]
-    assert out[-1] == "2 rows about 1 pictures can be used, 9 rows cannot"
+    assert out[-1] == "2 rows about 1 pictures can be used, 10 rows cannot"
 
 
 def test_check_command(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:

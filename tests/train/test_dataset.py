@@ -1,13 +1,15 @@
 """Rows as batches."""
 
 import csv
+import dataclasses
 
 import pytest
 import torch
 
 from model.checkpoint import Checkpoint
-from train.data.annotations import Row, read_rows
+from train.data.annotations import InvalidData, Row, read_rows
 from train.data.dataset import GroundingDataset, collate
+from train.data.loading import evaluation_loader
 from train.data.sampler import TrainingBatches, Visit
 from train.data.scenes import write_scenes
 
@@ -49,6 +51,16 @@ def test_drawing_takes_any_expression(rows: list[Row], checkpoint: Checkpoint) -
     assert [drawn[Visit(epoch, 0)].words for epoch in range(20)] == [
         again[Visit(epoch, 0)].words for epoch in range(20)
     ]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_vanished(rows: list[Row], checkpoint: Checkpoint, workers: int) -> None:
+    """It is named in one line, whichever process misses it."""
+    gone = dataclasses.replace(rows[0], image=rows[0].image.with_name("gone.jpg"))
+    with pytest.raises(InvalidData) as raised:
+        list(evaluation_loader([gone], checkpoint.preparation, workers))
+    assert str(raised.value).startswith(f"{gone.image} (row 0 and others about it): ")
+    assert len(str(raised.value).splitlines()) == 1
 
 
 def test_csv_has_the_originals_header(rows: list[Row]) -> None:

@@ -17,7 +17,8 @@ from rich.progress import track
 
 from model.config import ModelConfig
 from model.picture import InvalidInput, read_picture
-from model.words import split_words
+from model.preparation import Preparation
+from model.words import Vocabulary
 from train.data.annotations import InvalidData, Problem, Row, read_annotations
 
 ROUNDING = 1.0  # pixels by which published boxes may leave the picture
@@ -36,7 +37,8 @@ def check_annotations(path: str | Path, images: str | Path, max_words: int) -> t
 def check_rows(rows: Sequence[Row], path: str | Path, max_words: int) -> tuple[list[Row], list[Problem]]:
     """The same of rows that were read from `path`."""
     sizes = _decode(dict.fromkeys(row.image for row in rows))
-    reasons = [_wrong_with(row, sizes[row.image], max_words) for row in rows]
+    preparation = Preparation(ModelConfig.image_size, ModelConfig.resize_filter, max_words, Vocabulary([]))
+    reasons = [_wrong_with(row, sizes[row.image], preparation) for row in rows]
     good = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
     problems = [(row.number, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
     return good, [Problem(str(path), number, reason) for number, reason in problems]
@@ -59,18 +61,17 @@ def _decode_one(path: Path) -> tuple[int, int] | str:
         return str(error)
 
 
-def _wrong_with(row: Row, size: tuple[int, int] | str, max_words: int) -> str | None:
+def _wrong_with(row: Row, size: tuple[int, int] | str, preparation: Preparation) -> str | None:
     if isinstance(size, str):
         return f"{row.image} cannot be used: {size}"
     x1, y1, x2, y2 = row.box
     if x1 < -ROUNDING or y1 < -ROUNDING or x2 > size[0] + ROUNDING or y2 > size[1] + ROUNDING:
         return f"box {list(row.box)} lies outside {row.image} ({size[0]} x {size[1]})"
     for expression in row.expressions:
-        count = len(split_words(expression))
-        if not count:
-            return f"the expression {expression!r} has no words"
-        if count > max_words:
-            return f"the expression {expression!r} has {count} words; at most {max_words} are read"
+        try:
+            preparation.words(expression)
+        except InvalidInput as error:
+            return str(error)
     return None
 
 

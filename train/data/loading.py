@@ -1,6 +1,7 @@
 """From a configuration to loaders: annotations checked, vocabulary made, scenes generated where none are named."""
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,18 @@ def evaluation_loader(rows: list[Row], preparation: Preparation, workers: int) -
     return _loader(dataset, [visits[start : start + 16] for start in range(0, len(visits), 16)], workers)
 
 
+class _Loader(DataLoader[Any]):
+    """What a worker cannot use is told as without workers: PyTorch makes the whole traceback the error's message."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        try:
+            yield from super().__iter__()
+        except InvalidData as error:
+            raise InvalidData(str(error).rpartition(f"{InvalidData.__name__}: ")[2].strip()) from None
+
+
 def _loader(dataset: GroundingDataset, batches: Any, workers: int) -> Loader:
-    return DataLoader(
+    return _Loader(
         dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate,
         pin_memory=torch.cuda.is_available(), persistent_workers=workers > 0, prefetch_factor=4 if workers else None,
     )  # fmt: skip
