@@ -176,3 +176,5 @@ class TrainConfig:
             raise ValueError(f"save_every is {self.save_every}; it must be at least 1")
         if not self.timeout > 0:
             raise ValueError(f"timeout is {self.timeout}; it must be over 0")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; it must not be negative")

@@ -29,6 +29,7 @@ DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("
         ("resized.epochs=many", "resized"),
         ("save_every=0", "save_every is 0"),
         ("timeout=0", "timeout is 0"),
+        ("seed=-1", "seed is -1"),
         ("optim.lr=0", "optim.lr is 0"),
         ("optim.lr=.nan", "optim.lr is nan"),
         ("optim.weight_decay=-1", "optim.weight_decay is -1"),
