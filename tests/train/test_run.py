@@ -195,6 +195,15 @@ def test_ranks_hold_the_same_weights(checkpoint_path: Path, checkpoint: Checkpoi
     assert any(not torch.equal(first[name], checkpoint.weights[name]) for name in first)
 
 
+def test_scenes_that_cannot_be_written(tmp_path: Path) -> None:
+    """Both processes, of which one draws them, say why in one line."""
+    (tmp_path / "scenes").write_text("a file where the folder should be")
+    done = together(main, arguments(tmp_path), processes=2)
+    assert done.returncode == 1
+    assert done.stderr
+    assert all(line.startswith("train.run: [Errno") for line in done.stderr.splitlines()), done.stderr
+
+
 def test_skipping_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """With a broken picture a run stops before training and names its rows; told to skip, two processes go on without
     them, and what validation lacks counts as wrong."""
