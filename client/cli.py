@@ -97,6 +97,11 @@ def groundings(answers: Answers) -> list[dict[str, Any]]:
     return [_grounding(one) for one in answers]
 
 
+def there(one: Grounding) -> str:
+    """How probable it is that the thing is in the picture, as tables show it; empty if nobody knows."""
+    return "" if one.presence is None else f"{one.presence:.0%}"
+
+
 def _grounding(one: Grounding) -> dict[str, Any]:
     presence = None if one.presence is None else round(one.presence, 6)
     record = {"expression": one.expression, **_box(one), "presence": presence, "found": one.found}
@@ -187,8 +192,7 @@ class _Table:
         """A line for each answer and each box that might be meant too, and the head of the table before the first."""
         name, rows = _printable(image), []
         for g in answers:
-            there = "" if g.presence is None else f"{g.presence:.0%}"
-            rows.append((name, _printable(g.expression), f"{g.score:.3f}", there, *_sides(g.box)))
+            rows.append((name, _printable(g.expression), f"{g.score:.3f}", there(g), *_sides(g.box)))
             rows += [(name, "  or", f"{other.score:.3f}", "", *_sides(other.box)) for other in g.others]
         lines = [self._line(row) for row in ([self._head, *rows] if self._head else rows)]
         self._head = None

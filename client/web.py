@@ -17,6 +17,7 @@ from PIL import Image
 
 from client import arguments, draw
 from client.answers import Answers
+from client.cli import there
 from client.errors import GroundingError, Refused
 from client.library import Client
 from client.pictures import MAX_BYTES
@@ -33,8 +34,9 @@ QUESTIONS = {
     "hearts.jpg": "the large purple heart\nsmall purple cross\nthe blue cross",
     "crosses.jpg": "the large blue heart\nthe small cross on the far left",
 }
-HEAD = ["expression", "score", "x1", "y1", "x2", "y2"]
-WIDTHS: list[str | int] = ["35%", *["13%"] * 5]  # numbers up to 99999.9 stay whole, expressions are wrapped
+HEAD = ["expression", "score", "there", "x1", "y1", "x2", "y2"]
+# Numbers up to 99999.9 stay whole, expressions are wrapped.
+WIDTHS: list[str | int] = ["26%", *["11%"] * 2, *["13%"] * 4]
 CSS = "footer {display: none !important} .message {min-height: 1.6em}"
 
 Shown = tuple[Image.Image | None, list[list[str | float]], str]
@@ -139,7 +141,7 @@ def _uploaded(path: str, cache: str) -> str:
 
 
 def _rows(answers: Answers) -> list[list[str | float]]:
-    return [[g.expression, round(g.score, 3), *(round(side, 1) for side in g.box)] for g in answers]
+    return [[g.expression, round(g.score, 3), there(g), *(round(side, 1) for side in g.box)] for g in answers]
 
 
 def _host(text: str) -> str:
