@@ -21,7 +21,7 @@ EXPRESSIONS = ["the red circle", "Second_SQUARE, from the ｌｅｆｔ!", "a gir
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The documented program, which also says if any of this project came in."""
-    _, code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
+    *_, code = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
     code += "assert not {'model', 'export', 'serve', 'client', 'train', 'torch'} & sys.modules.keys()\n"
     path = tmp_path_factory.mktemp("elsewhere") / "ask.py"
     path.write_text(code, encoding="utf-8")

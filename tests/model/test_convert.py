@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,7 @@ from model.word_vectors import InvalidWordVectors, read_word_vectors
 from model.words import Vocabulary
 
 RECORDS = Path(__file__).parent.parent / "records"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "export.md"
 RECORD = RECORDS / "gin_resnet50_320.npz"
 ARRAYS = {"language", "score_logits", "box_deltas", "loss", "pred_boxes_xyxy", "pred_scores"}
 ARRAYS |= {f"attention_{what}_{level}" for what in ("logits", "target") for level in range(3)}
@@ -220,6 +223,21 @@ def test_word_vectors(original_path: Path, tmp_path: Path, header: str) -> None:
     embedding = checkpoint.weights["expression.embedding.weight"]
     assert not embedding[:2].any()
     np.testing.assert_allclose(embedding[3].numpy(), table["Circle"], rtol=1e-6)
+
+
+def test_documented_word_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documented program writes those of spaCy's words that splitting can leave, and they can be read."""
+    table = np.random.default_rng(0).standard_normal((5, 300)).astype(np.float32)
+    words = dict(enumerate(["red", ",", "Circle", "n't", "2nd"]))
+    vectors = types.SimpleNamespace(items=lambda: enumerate(table))
+    language = types.SimpleNamespace(vocab=types.SimpleNamespace(vectors=vectors, strings=words))
+    monkeypatch.setitem(sys.modules, "spacy", types.SimpleNamespace(load=lambda _: language))
+    monkeypatch.chdir(tmp_path)
+    (code,) = re.findall(r"```python\n(import spacy\n.*?)```", DOCUMENT.read_text(encoding="utf-8"), flags=re.DOTALL)
+    exec(code)
+    kept, written = read_word_vectors(tmp_path / "vectors.txt", width=300)
+    assert kept == ["red", "2nd"]
+    np.testing.assert_array_equal(written, table[[0, 4]])
 
 
 @pytest.mark.parametrize(
