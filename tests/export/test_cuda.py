@@ -177,7 +177,7 @@ def test_on_a_gpu(precision: str, backbone: str) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_documented() -> None:
     """What docs/export.md says to do in Python does it."""
-    code, _ = (block.text for block in blocks("docs/export.md") if block.language == "python")
+    code, *_ = (block.text for block in blocks("docs/export.md") if block.language == "python")
     names: dict[str, Any] = {}
     with contextlib.chdir(ROOT):
         exec(code, names)
