@@ -13,7 +13,7 @@ from model.boxes import box_iou, xyxy_to_yxyx, yxhw_to_yxyx
 from model.checkpoint import Checkpoint
 from model.gin import GIN
 from model.loss import LossConfig, grounding_loss
-from model.original import architecture_of
+from model.original import Architecture, architecture_of
 from model.targets import attention_targets
 
 TOLERANCE = 1e-4  # times max(1, largest absolute value of the recorded array)
@@ -32,8 +32,11 @@ def check_record(checkpoint: Checkpoint, path: str | Path) -> dict[str, Any]:
     The record's own input size is used, whatever the checkpoint's. Raises InvalidRecord, and ValueError where the
     checkpoint holds none of the authors' networks.
     """
+    architecture = architecture_of(checkpoint.config)
+    if architecture is None:
+        raise ValueError("the checkpoint holds none of the original authors' networks, so no record is of it")
     record = _read(path, checkpoint.config.word_width)
-    answers = _answers(checkpoint, record)
+    answers = _answers(checkpoint, architecture, record)
     expected = {name: array for name, array in record.items() if name not in QUESTION}
     unknown = [name for name in expected if name not in answers]
     if unknown:
@@ -79,12 +82,11 @@ def _read(path: str | Path, word_width: int) -> dict[str, np.ndarray]:
     return record
 
 
-def _answers(checkpoint: Checkpoint, record: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _answers(
+    checkpoint: Checkpoint, architecture: Architecture, record: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """What our network says to the record's question, under the record's names."""
     size = int(record["image_seed"][1])
-    architecture = architecture_of(checkpoint.config)
-    if architecture is None:
-        raise ValueError("the checkpoint holds none of the original authors' networks, so no record is of it")
     config = replace(checkpoint.config, image_size=size, pyramid_levels=architecture.levels_at(size))
     network = GIN(config, len(checkpoint.vocabulary)).eval()
     network.load_state_dict(checkpoint.weights)
