@@ -27,7 +27,8 @@ OPTIONAL = ("TOP_K",)
 WARM_UPS = (1, 8)  # expressions
 WARM_UP_WORDS = 4
 LENGTHS = "lengths_{}"  # file in the folder `warmup` of a model
-TENSORS = {  # type, sizes, and what they are; -1 is any
+SIDE, CELLS = "S", "S/8"  # pixels of the input, and cells of the finest map
+TENSORS: dict[str, tuple[str, tuple[int | str, ...], str]] = {  # type, sizes, and what they are; -1 is any
     "IMAGE": ("STRING", (1,), "bytes of a JPEG, PNG, WebP or GIF file"),
     "EXPRESSION": ("STRING", (-1,), "N sentences, UTF-8"),
     "BOX": ("FP32", (-1, 4), "N, x1 y1 x2 y2 in pixels of the upright image"),
@@ -38,14 +39,14 @@ TENSORS = {  # type, sizes, and what they are; -1 is any
     "FOUND": ("BOOL", (-1,), "N, false: below presence_threshold"),
     "TOP_BOX": ("FP32", (-1, -1, 4), "N, TOP_K: best boxes that overlap little"),
     "TOP_SCORE": ("FP32", (-1, -1), "N, TOP_K; 0: there are no more boxes"),
-    "images": ("UINT8", (-1, -1, -1, 3), "B, S, S, RGB"),
+    "images": ("UINT8", (-1, SIDE, SIDE, 3), "B, S, S, RGB"),
     "expression_ids": ("INT64", (-1, -1), "N, T"),
     "lengths": ("INT64", (-1,), "N"),
     "image_index": ("INT64", (-1,), "N, which image each expression is about"),
     "image_sizes": ("INT64", (-1, 2), "B, height and width of the original images"),
     "boxes": ("FP32", (-1, 4), "N, x1 y1 x2 y2 in pixels of the original image"),
     "scores": ("FP32", (-1,), "N, 0..1"),
-    "attention": ("FP32", (-1, -1, -1), "N, h, w, 0..1"),
+    "attention": ("FP32", (-1, CELLS, CELLS), "N, S/8, S/8, 0..1"),
     "anchors": ("INT64", (-1,), "N, which anchor won"),
 }
 
@@ -108,7 +109,7 @@ NAMING = """ Inputs go by the names of its arguments, outputs by name__position,
 def render(name: str, kind: str, image_size: int) -> str:
     """The configuration of a model called `name`. kind: one of `COMMITTED`. image_size: side of the input in pixels."""
     if kind == "gin":
-        tensors = _tensors("input", ASKED) + "\n" + _tensors("output", ANSWERED)
+        tensors = _tensors("input", ASKED, image_size) + "\n" + _tensors("output", ANSWERED, image_size)
         return GIN.format(name=name, tensors=tensors)
     onnx = kind == "gin_onnx"
     outputs = ANSWERS if onnx else [f"{output}__{place}" for place, output in enumerate(ANSWERS)]
@@ -117,16 +118,18 @@ def render(name: str, kind: str, image_size: int) -> str:
         backend="onnxruntime" if onnx else "pytorch",
         command=f"python -m export.{kind.removeprefix('gin_')}",
         more="" if onnx else NAMING,
-        tensors=_tensors("input", INPUTS) + "\n" + _tensors("output", outputs),
+        tensors=_tensors("input", INPUTS, image_size) + "\n" + _tensors("output", outputs, image_size),
         warm_up="\n".join(_warm_up(count, image_size) for count in WARM_UPS),
     )
 
 
-def _tensors(kind: str, names: Iterable[str]) -> str:
+def _tensors(kind: str, names: Iterable[str], image_size: int) -> str:
+    """NVIDIA's ONNX Runtime backend wants every size that a file fixes."""
+    sides: dict[int | str, int] = {SIDE: image_size, CELLS: image_size // 8}
     lines = []
     for name in names:
         data_type, sizes, meaning = TENSORS[name.split("__")[0]]
-        dims = ", ".join(map(str, sizes))
+        dims = ", ".join(str(sides.get(size, size)) for size in sizes)
         optional = " optional: true" if name in OPTIONAL else ""
         lines.append((f'  {{ name: "{name}" data_type: TYPE_{data_type} dims: [ {dims} ]{optional} }}', meaning))
     ends = [","] * (len(lines) - 1) + [""]
@@ -175,7 +178,7 @@ def update_configuration(folder: Path, kind: str, image_size: int) -> None:
     if not path.exists() or (kind != "gin" and _is_rendered(path, kind)):
         write_configuration(folder, kind, image_size)
     elif kind != "gin":
-        kept = f"{path} was edited and is kept; its warm-up has to ask about images of {image_size} pixels"
+        kept = f"{path} was edited and is kept; it has to be for images of {image_size} pixels"
         print(kept, file=sys.stderr)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 FORMAT = "gin-export-1"
 MANIFEST = "manifest.json"
-LEFT_BY_SERVERS = ("__pycache__",)  # beside model.py, where the folder can be written
+LEFT_BY_SERVERS = ("__pycache__",)  # by a bare Triton, beside model.py, where the folder can be written
 FACTS = {"kind", "checkpoint", "precision", "image_size", "limits"}  # that checking needs
 
 

@@ -44,5 +44,5 @@ def test_an_edited_one(kind: str, old: str, new: str, tmp_path: Path, capsys: py
     path.write_text(edited)
     update_configuration(tmp_path / kind, kind, 96)
     assert path.read_text() == edited
-    said = f"{path} was edited and is kept; its warm-up has to ask about images of 96 pixels\n"
+    said = f"{path} was edited and is kept; it has to be for images of 96 pixels\n"
     assert capsys.readouterr().err == ("" if kind == "gin" else said)

@@ -211,7 +211,8 @@ DAMAGE = {  # file, what to replace in it, by what, what the message must name
     "no configuration": ("gin_onnx/config.pbtxt", b"max_batch_size", b"max_batch", "gin_onnx/config.pbtxt"),
     "other name": ("gin_onnx/config.pbtxt", b'"lengths"', b'"widths"', "widths"),
     "other type": ("gin_onnx/config.pbtxt", b"TYPE_UINT8", b"TYPE_INT8", "tensor(uint8)"),
-    "other rank": ("gin_onnx/config.pbtxt", b"[ -1, -1, -1, 3 ]", b"[ -1, -1, 3 ]", "[-1, -1, 3]"),
+    "other rank": ("gin_onnx/config.pbtxt", b"[ -1, 64, 64, 3 ]", b"[ -1, 64, 3 ]", "[-1, 64, 3]"),
+    "any size": ("gin_onnx/config.pbtxt", b"[ -1, 64, 64, 3 ]", b"[ -1, -1, -1, 3 ]", "[-1, -1, -1, 3]"),
     "no number": (
         "gin/config.pbtxt",
         b'"batch_expressions" value { string_value: "8" }',

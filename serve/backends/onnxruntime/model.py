@@ -54,7 +54,8 @@ def _check(kind: str, configured: list[dict], found: list[onnxruntime.NodeArg], 
     for entry in configured:
         tensor, dims = tensors[entry["name"]], [int(size) for size in entry["dims"]]
         data_type = entry["data_type"].removeprefix("TYPE_")
-        if tensor.type != f"tensor({ONNX_TYPES.get(data_type, data_type.lower())})" or not _fit(tensor.shape, dims):
+        fits = _fit(tensor.shape, dims, exactly=kind == "output")
+        if tensor.type != f"tensor({ONNX_TYPES.get(data_type, data_type.lower())})" or not fits:
             raise pb_utils.TritonModelException(
                 f"{path} has the {kind} {tensor.name!r} as {tensor.type} {tensor.shape}, "
                 f"its configuration as {data_type} {dims}"
@@ -62,8 +63,10 @@ def _check(kind: str, configured: list[dict], found: list[onnxruntime.NodeArg], 
     return names
 
 
-def _fit(shape: list, dims: list[int]) -> bool:
-    """Whether the file's sizes, numbers or names, and the configuration's, where -1 is any, can be the same."""
-    return len(shape) == len(dims) and all(
-        size == wanted or wanted == -1 or not isinstance(size, int) for size, wanted in zip(shape, dims, strict=True)
+def _fit(shape: list, dims: list[int], exactly: bool) -> bool:
+    """Whether the configuration has every size that the file fixes and, exactly, no others: what NVIDIA's backend asks
+    of inputs, and of outputs. Sizes that the file leaves open are names there and -1 in the configuration."""
+    sizes = [size if isinstance(size, int) else -1 for size in shape]
+    return len(sizes) == len(dims) and all(
+        size == wanted or (size == -1 and not exactly) for size, wanted in zip(sizes, dims, strict=True)
     )
