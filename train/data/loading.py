@@ -72,10 +72,14 @@ class _Loader(DataLoader[Any]):
     """What a worker cannot use is told as without workers: PyTorch makes the whole traceback the error's message."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        try:
-            yield from super().__iter__()
-        except InvalidData as error:
-            raise InvalidData(str(error).rpartition(f"{InvalidData.__name__}: ")[2].strip()) from None
+        return _in_one_line(super().__iter__())  # begun here and now: beginning draws from the random state
+
+
+def _in_one_line(batches: Iterator[Any]) -> Iterator[Any]:
+    try:
+        yield from batches
+    except InvalidData as error:
+        raise InvalidData(str(error).rpartition(f"{InvalidData.__name__}: ")[2].strip()) from None
 
 
 def _loader(dataset: GroundingDataset, batches: Any, workers: int) -> Loader:
