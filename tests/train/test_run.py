@@ -38,6 +38,7 @@ SETTINGS = [
     "model.branch_width=8", "model.map_width=16", "model.pyramid_width=16", "model.head_width=16",
     "data.batch_size=2", "data.workers=0", "data.scenes.train=8", "data.scenes.val=3", "data.scenes.expressions=3",
 ]  # fmt: skip
+RATES = ["optim.lr=0.03", "optim.backbone_lr=0.1"]
 RESIZED = ["resized.image_size=96", "resized.pyramid_levels=[4, 5]", "resized.epochs=1", "resized.batch_size=2"]
 
 
@@ -46,7 +47,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
     """A run on two processes, one epoch."""
     folder = tmp_path_factory.mktemp("run")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "train.run"]
-    command += arguments(folder, "optim.epochs=1", "optim.lr=0.03", "optim.backbone_lr=0.1")
+    command += arguments(folder, "optim.epochs=1", *RATES)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return folder, subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
@@ -88,7 +89,7 @@ def test_what_is_validated_is_saved(
 def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]) -> None:
     """A run goes on after the last epoch it finished."""
     folder, _ = run
-    assert main(arguments(folder, "optim.epochs=2", "resume=true")) == 0
+    assert main(arguments(folder, "optim.epochs=2", "resume=true", *RATES)) == 0
     printed = capsys.readouterr().out
     assert "epoch 2:" in printed
     assert "epoch 1:" not in printed
