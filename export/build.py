@@ -26,7 +26,7 @@ from export.manifest import (
     InvalidExport,
     Recorded,
     named_files,
-    read_version,
+    read_manifest,
     save_questions,
     write_manifest,
 )
@@ -253,7 +253,7 @@ def add_version(staged: Path, model: Path) -> Path:
 
 def _verifies(version: Path) -> bool:
     try:
-        read_version(version)
+        read_manifest(version)
     except (InvalidExport, OSError):
         return False
     return True
