@@ -6,6 +6,9 @@ BIN := .venv/bin
 
 setup: .venv/.ready
 
+# uv leaves compiling to Python, which many containers tell to keep nothing: every command would compile PyTorch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 # uv installs in a third of pip's time; pip knows of mirrors that are set up for it alone.
 PROJECT := --quiet -c constraints.txt -e '.[client,web,video,serve,train,export,dev]'
 
