@@ -73,7 +73,7 @@ def _encode(image: Image.Image) -> bytes:
             # PNG would cut 32-bit integers to 16 bits without a word, and has no floating point.
             if upright.mode[0] in "IF":
                 raise Refused(f"a Pillow image of mode {upright.mode} cannot be sent: convert it to L or RGB first")
-            upright = upright.convert("RGB")
+            upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
         # Left in, a colour profile of the original would describe pixels that were converted since.
         upright.save(buffer, "PNG", compress_level=1, compress_type=_RUN_LENGTHS, icc_profile=None)
     except (OSError, ValueError, SyntaxError) as error:  # a Pillow image reads its file only now

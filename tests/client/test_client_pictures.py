@@ -53,6 +53,15 @@ def test_pillow_images_arrive_with_every_pixel(server: FakeServer, pixels: np.nd
     assert np.array_equal(sent_pixels(server), np.asarray(expected))
 
 
+@pytest.mark.parametrize("mode", ["PA", "RGBa"])
+def test_transparency_arrives(server: FakeServer, pixels: np.ndarray, mode: str) -> None:
+    image = Image.fromarray(pixels).convert("RGBA" if mode == "RGBa" else mode)
+    image.putalpha(Image.fromarray(pixels[:, :, 0]))
+    with Client(server.url) as client:
+        client.ground(image.convert(mode), "a")
+    assert np.array_equal(sent_pixels(server)[:, :, 3], pixels[:, :, 0])
+
+
 def test_a_pillow_image_arrives_upright(server: FakeServer, sideways: bytes) -> None:
     with Client(server.url) as client, Image.open(io.BytesIO(sideways)) as image:
         client.ground(image, "a")
