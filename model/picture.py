@@ -81,8 +81,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 def _strip_to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I") or picture.mode == "F":  # 16 bits a channel: Pillow's own conversion would clip
-        grey = np.asarray(picture, dtype=np.float64) / 257.0
-        picture = Image.fromarray(np.clip(np.rint(grey), 0, 255).astype(np.uint8))
+        levels = np.asarray(picture, dtype=np.float64)
+        grey = np.clip(np.rint(levels / 257.0), 0, 255).astype(np.uint8)
+        grey[levels == picture.info.get("transparency")] = 255
+        picture = Image.fromarray(grey)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         paper = Image.new("RGBA", picture.size, "white")

@@ -48,6 +48,9 @@ def test_alpha_lies_over_white() -> None:
     """Where a picture is transparent, white paper shows."""
     picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
     assert whole(encode(picture)).getpixel((0, 0)) == (255, 255, 255)
+    for levels in (np.array([[40, 50]], dtype=np.uint8), np.array([[10_280, 12_850]], dtype=np.uint16)):
+        data = encode(Image.fromarray(levels), transparency=int(levels[0, 1]))
+        assert np.asarray(whole(data))[0, :, 0].tolist() == [40, 255]
 
 
 def test_16_bits_are_scaled_not_clipped() -> None:
