@@ -74,8 +74,9 @@ def _read(path: str | Path, word_width: int) -> dict[str, np.ndarray]:
         if record[name].shape != shapes[name]:
             raise InvalidRecord(f"{path}: {name} has shape {record[name].shape} and not {shapes[name]}")
     for name, array in record.items():
-        if not np.issubdtype(array.dtype, np.number):
-            raise InvalidRecord(f"{path}: {name} holds {array.dtype} and no numbers")
+        kind, numbers = (np.integer, "integers") if name in ("image_seed", "lengths") else (np.number, "numbers")
+        if not np.issubdtype(array.dtype, kind):
+            raise InvalidRecord(f"{path}: {name} holds {array.dtype} and no {numbers}")
     lengths = record["lengths"]
     if not N or lengths.min() < 1 or lengths.max() > T:
         raise InvalidRecord(f"{path}: lengths are {lengths.tolist()}; each must be from 1 to {T}")

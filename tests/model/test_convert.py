@@ -94,6 +94,8 @@ def test_every_array_is_compared(converted: Checkpoint, tmp_path: Path) -> None:
         ({"lengths": np.array([2, 1])}, r"lengths has shape \(2,\) and not \(3,\)"),
         ({"lengths": np.array([0, 1, 7])}, r"lengths are \[0, 1, 7\]; each must be from 1 to 50"),
         ({"lengths": np.array([1, 99, 7])}, r"lengths are \[1, 99, 7\]; each must be from 1 to 50"),
+        ({"lengths": np.array([2, 1, np.nan])}, "lengths holds float64 and no integers"),
+        ({"image_seed": np.array([7.0, 96.0])}, "image_seed holds float64 and no integers"),
         ({"score_logits": np.array(["high"])}, "score_logits holds <U4 and no numbers"),
     ],
 )
