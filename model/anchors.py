@@ -10,8 +10,7 @@ from torch import Tensor
 
 def cell_centres(height: int, width: int) -> Tensor:
     """Centres of a map's cells as (y, x) in -1..1: float32 (height, width, 2)."""
-    ys = torch.linspace(-1 + 1 / height, 1 - 1 / height, height) if height > 1 else torch.zeros(1)
-    xs = torch.linspace(-1 + 1 / width, 1 - 1 / width, width) if width > 1 else torch.zeros(1)
+    ys, xs = (torch.linspace(-1 + 1 / side, 1 - 1 / side, side) for side in (height, width))
     return torch.stack(torch.meshgrid(ys, xs, indexing="ij"), dim=-1)
 
 
