@@ -18,8 +18,7 @@ from serve.triton import TritonMissing
 INTERVAL = 5.0  # seconds between questions; the death of a process is seen at once
 QUESTION_TIMEOUT = 10.0  # seconds
 PATIENCE = 3  # questions in a row, while nobody was answered, before the server counts as hanging
-LONGEST_PAUSE = 60.0  # seconds between attempts to bring it back
-SHORTEST_PAUSE = 0.5
+PAUSES = (0.0, 0.0, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)  # seconds before attempts to bring it back; then the last
 
 
 class Supervisor:
@@ -67,8 +66,7 @@ class Supervisor:
 
     def _recover(self) -> None:
         """Load the model again whose process has died; start the server again if that is not it or did not help."""
-        if self._attempts > 1:
-            time.sleep(min(SHORTEST_PAUSE * 2 ** (self._attempts - 1), LONGEST_PAUSE))
+        time.sleep(PAUSES[min(self._attempts, len(PAUSES) - 1)])
         self._attempts += 1
         self._silent = 0
         dead = self._dead_models() if self._attempts == 1 else []  # later there may be no server to look at
