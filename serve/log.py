@@ -1,5 +1,6 @@
 """The server's messages and this package's own, on standard error: as they are, or one JSON object a line."""
 
+import contextlib
 import json
 import re
 import sys
@@ -46,6 +47,8 @@ class Log:
         self._write(json.dumps({"time": time, "level": level, "from": origin, "message": message, **facts}))
 
     def _write(self, line: str) -> None:
-        with self._lock:
-            sys.stderr.write(f"{line}\n")
-            sys.stderr.flush()
+        """A server lives on where nobody reads what it says: the reader has left, or the disk is full."""
+        with self._lock, contextlib.suppress(OSError):
+            if sys.stderr is not None:  # as where the shell has closed it
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()

@@ -124,3 +124,16 @@ def test_request_ids() -> None:
     assert (first["request_id"], first["level"], first["source"]) == ("seven", "error", "ensemble.cc:70")
     assert first["message"] == '[request id: seven] no "box"'
     assert (second["level"], second["message"]) == ("info", "no such format")
+
+
+def test_a_log_that_nobody_reads() -> None:
+    """What cannot be written is lost, and nothing else happens: the reader has left, the shell has closed stderr."""
+
+    class Left(io.StringIO):
+        def flush(self) -> None:
+            raise BrokenPipeError
+
+    for stream in (Left(), None):
+        with contextlib.redirect_stderr(stream):
+            Log().event("info", "lost")
+            Log(as_json=True).triton("lost")
