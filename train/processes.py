@@ -3,6 +3,8 @@
 import datetime
 import os
 import socket
+import time
+import uuid
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -64,17 +66,40 @@ def _meet(rank: int, ranks: int, timeout: datetime.timedelta) -> dist.Store:
     if "RANK" not in os.environ:
         return dist.HashStore()
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or rank > 0:
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         store = dist.TCPStore(host, port, ranks, is_master=False, timeout=timeout)
-    elif _one_machine():
+        return dist.PrefixStore(_name_this_start(dist.PrefixStore("starts", store), rank, ranks, timeout), store)
+    if rank == 0 and _one_machine():
         listener = socket.create_server(("127.0.0.1", port))
-        store = dist.TCPStore(
+        return dist.TCPStore(
             host, port, ranks, is_master=True, timeout=timeout, master_listen_fd=listener.detach(), use_libuv=False
         )
-    else:
-        store = dist.TCPStore(host, port, ranks, is_master=True, timeout=timeout)
-    # torchrun's store outlives a restart, and with it the addresses of the ranks before
-    return dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+    return dist.TCPStore(host, port, ranks, is_master=rank == 0, timeout=timeout)
+
+
+def _name_this_start(store: dist.Store, rank: int, ranks: int, timeout: datetime.timedelta) -> str:
+    """A name that no start before had, thought of by the first rank. Raises TimeoutError.
+
+    torchrun's store outlives a restart, and with it the addresses of the ranks before. TORCHELASTIC_RESTART_COUNT does
+    not tell starts apart: a node counts only the failures of its own ranks, not the restarts that another's bring.
+    Since what was asked and answered before is still there too, every rank asks with a word of its own.
+    """
+    if rank > 0:
+        word = uuid.uuid4().hex
+        store.set(f"asked by {rank}", word)
+        name = store.get(f"answer to {word}").decode()
+        store.set(f"{name} is known to {rank}", "")
+        return name
+    name = uuid.uuid4().hex
+    deadline = time.monotonic() + timeout.total_seconds()
+    for other in range(1, ranks):
+        while not store.check([f"{name} is known to {other}"]):
+            word = store.get(f"asked by {other}").decode()  # by the rank of this start, or of one before
+            store.set(f"answer to {word}", name)
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"rank {other} did not come within {timeout.total_seconds():g} seconds")
+            time.sleep(0.05)
+    return name
 
 
 def _one_machine() -> bool:

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
+
+from tests.train.ranks import server
+from train.processes import start_process_group
 
 ROOT = Path(__file__).parents[2]
 LISTENERS = """
@@ -84,3 +88,28 @@ def test_two_nodes(tmp_path: Path) -> None:
     assert "".join(out for out, _ in results).count("epoch 1:") == 1
     last = torch.load(tmp_path / "run" / "last.pth", weights_only=True)
     assert last["training"]["epoch"] == 1
+
+
+def meet(**variables: str) -> None:
+    """A rank that torchrun started, which ends once it has met the others."""
+    os.environ.update(variables)
+    start_process_group(20)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def test_nodes_that_count_restarts_differently() -> None:
+    """Ranks meet again in torchrun's store after a restart that only one node's own ranks failed for."""
+    kept = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    same = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    same |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    for restarts in ("00", "01"):
+        ranks = [
+            server.Process(target=meet, kwargs=same | {"RANK": str(rank), "TORCHELASTIC_RESTART_COUNT": count})
+            for rank, count in enumerate(restarts)
+        ]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join()
+        assert [process.exitcode for process in ranks] == [0, 0]
