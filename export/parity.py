@@ -24,7 +24,8 @@ class Limits:
     features: largest difference of a level's features, over the largest value in it. scores, attention: largest
     difference; scores are the candidates' too. boxes: largest difference in pixels where the same anchor won, and of
     candidates that their scores show to be the same. same_anchor: smallest share of expressions where it did. mean_iou:
-    smallest mean IoU of the two boxes. accuracy_drop: largest loss of accuracy.
+    smallest mean IoU of the two boxes. accuracy_drop: largest loss of accuracy. Raises ValueError for one that is no
+    finite number, with which nothing would be refused.
     """
 
     features: float
@@ -34,6 +35,11 @@ class Limits:
     same_anchor: float
     mean_iou: float
     accuracy_drop: float
+
+    def __post_init__(self) -> None:
+        for name, limit in asdict(self).items():
+            if not (isinstance(limit, int | float) and np.isfinite(limit)):
+                raise ValueError(f"{name} is {limit!r}; a limit is a finite number")
 
 
 LIMITS = {  # by precision

@@ -239,13 +239,15 @@ def test_not_a_checkpoint(name: str, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_limits_are_arguments(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file beyond a limit is named with the limit and not written; exit code 1."""
+    """A file beyond a limit is named with the limit and not written; exit code 1. What is no limit is named; 2."""
     command = [str(checkpoint_path), "--precision", "fp16", "--scores", "1e-9", "--repository", str(tmp_path / "out")]
     assert torchscript.main(command) == 1
     message = capsys.readouterr().err
     assert "scores" in message
     assert "(limit 1e-09)" in message
     assert not list((tmp_path / "out").iterdir())
+    assert torchscript.main([*command, "--mean-iou", "nan"]) == 2
+    assert capsys.readouterr().err.endswith("mean_iou is nan; a limit is a finite number\n")
 
 
 def test_target_that_cannot_be_written(
