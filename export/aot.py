@@ -19,7 +19,7 @@ from torch import Tensor
 from torch._inductor import aoti_compile_and_package, aoti_load_package
 
 from export.command import make_parser, run_export
-from export.formats import Format
+from export.formats import Format, first_line
 from export.graphs import FREE_AXES, Graph
 from export.lstm import LoopLSTM, with_lstm
 from export.parity import Runner
@@ -48,8 +48,7 @@ def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runn
     try:
         network = aoti_load_package(str(path))
     except RuntimeError as error:
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(f"PyTorch {torch.__version__} does not open {path.name}: {reason}") from None
+        raise ValueError(f"PyTorch {torch.__version__} does not open {path.name}: {first_line(error)}") from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         answers = network(*(torch.from_numpy(arrays[name]) for name in inputs))

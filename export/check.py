@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from export.formats import Format
+from export.formats import Format, first_line
 from export.manifest import MANIFEST, InvalidExport, load_questions, read_manifest, read_version
 from export.parity import Comparison, Limits, ParityError, check_report
 
@@ -32,7 +32,7 @@ def verify(folder: Path) -> list[dict[str, Any]]:
     folders = [folder] if alone else sorted(path for path in folder.glob("*/*") if path.name.isdigit())
     if not folders:
         raise InvalidExport(f"{folder} has no {MANIFEST}, nor a model with a version")
-    read = read_version if folders[0].name.isdigit() else read_manifest
+    read = read_version if folders[0].absolute().name.isdigit() else read_manifest
     manifests = {path: read(path) for path in folders}  # all hashes, before any file is opened
     newest = {path.parent: path for path in sorted(manifests, key=lambda path: (len(path.name), path.name))}
     first, *others = newest.values()
@@ -47,21 +47,22 @@ def _ask(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     kind = _format(manifest["kind"])
     try:
         limits, parity = Limits(**manifest["limits"]), {}
-    except TypeError:
+    except (TypeError, ValueError):
         raise InvalidExport(f"{folder / MANIFEST} is damaged: its limits are {manifest['limits']}") from None
     for name, graph in manifest["graphs"].items():
+        path, comparison = folder / graph["file"], Comparison()
         try:
-            run = kind.open(folder / graph["file"], graph["inputs"], graph["outputs"])
-        except ValueError as error:
-            raise InvalidExport(str(error)) from None
-        comparison = Comparison()
-        for inputs, expected in load_questions(folder / graph["questions"]):
-            comparison.add(expected, run(inputs))
-        parity[name] = comparison.report()
-        try:
+            run = kind.open(path, graph["inputs"], graph["outputs"])
+            for inputs, expected in load_questions(folder / graph["questions"]):
+                comparison.add(expected, run(inputs))
+            parity[name] = comparison.report()
             check_report(parity[name], limits)
         except ParityError as error:
-            raise ParityError(f"{folder / graph['file']}: {error}") from None
+            raise ParityError(f"{path}: {error}") from None
+        except OSError:
+            raise
+        except Exception as error:  # of a runtime, or where what the manifest says of the file is not so
+            raise InvalidExport(f"{path} does not answer its recorded questions: {first_line(error)}") from None
     facts = {name: manifest[name] for name in ("kind", "checkpoint", "precision", "image_size")}
     return facts | {"files": sorted(manifest["files"]), "parity": parity}
 

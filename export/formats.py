@@ -33,3 +33,8 @@ class Format:
     versions: Callable[[], dict[str, str]]
     models: Mapping[str, Mapping[str, str]]
     quantize: Callable[[Path, Sequence[Question], Limits], dict[str, Any]] | None = None
+
+
+def first_line(error: Exception) -> str:
+    """What a runtime's error says first; where it says nothing, what kind of error it is."""
+    return (str(error).strip() or repr(error)).splitlines()[0]

@@ -58,7 +58,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
                 raise InvalidExport(f"{path} is damaged: a graph lacks {', '.join(sorted(missing))}")
             if not {graph["file"], graph["questions"]} <= files.keys():
                 raise InvalidExport(f"{path} names a graph whose files have no hash")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:  # the last of deep nesting
         if isinstance(error, InvalidExport):
             raise
         raise InvalidExport(f"{path} is damaged: {error!r}") from None
@@ -80,7 +80,7 @@ def named_files(folder: Path) -> set[str]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         return set(manifest["files"]) if manifest["format"] == FORMAT else set()
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return set()
 
 

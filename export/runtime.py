@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
+from export.formats import first_line
 from export.parity import Runner
 
 
@@ -17,8 +18,8 @@ def open_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runn
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base but Exception
-        reason = (str(error).strip() or repr(error)).splitlines()[0]
-        raise ValueError(f"ONNX Runtime {onnxruntime.__version__} does not open {path.name}: {reason}") from None
+        version = onnxruntime.__version__
+        raise ValueError(f"ONNX Runtime {version} does not open {path.name}: {first_line(error)}") from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         answers = session.run(list(outputs), {name: arrays[name] for name in inputs})

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from export.command import make_parser, run_export
-from export.formats import Format
+from export.formats import Format, first_line
 from export.graphs import Graph
 from export.parity import Runner
 
@@ -54,8 +54,7 @@ def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runn
         try:
             network = torch.jit.load(str(path), map_location="cpu")
         except RuntimeError as error:
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ValueError(f"PyTorch {torch.__version__} does not open {path.name}: {reason}") from None
+            raise ValueError(f"PyTorch {torch.__version__} does not open {path.name}: {first_line(error)}") from None
 
     def run(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.inference_mode():

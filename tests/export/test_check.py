@@ -1,8 +1,10 @@
 """What is deployed is what was exported, or it is refused before anything opens it."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +55,7 @@ def test_missing_parts(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (copy / "vocabulary.json").unlink()
     assert check.main([str(copy)]) == 1
     assert "vocabulary.json does not exist" in capsys.readouterr().err
-    for spoiled in (b"{}", b"[1]", b"not JSON", b"\xff", manifest[:100]):
+    for spoiled in (b"{}", b"[1]", b"not JSON", b"\xff", b"[" * 100_000, manifest[:100]):
         (copy / MANIFEST).write_bytes(spoiled)
         with pytest.raises(InvalidExport, match="damaged"):
             check.verify(copy)
@@ -84,6 +86,30 @@ def test_incomplete_manifest(copy: Path, name: str, cause: str) -> None:
     (copy / MANIFEST).write_text(manifest.replace(f'"{name}"', '"another"'))
     with pytest.raises(InvalidExport, match=f"{MANIFEST} is damaged: {cause}"):
         check.verify(copy)
+
+
+@pytest.mark.parametrize("exported", ["onnx"], indirect=True)
+@pytest.mark.parametrize(
+    ("change", "cause"),
+    [
+        ({"inputs": None}, "'NoneType' object is not iterable"),
+        ({"inputs": ["pictures"]}, "'pictures'"),
+        ({"outputs": ["box"]}, "box"),
+        ({"questions": "vocabulary.json"}, "allow_pickle"),
+    ],
+)
+def test_not_what_the_manifest_says(
+    copy: Path, change: dict[str, Any], cause: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A file that cannot be asked what the manifest says is named in one line; exit code 1."""
+    manifest = json.loads((copy / MANIFEST).read_text())
+    manifest["graphs"]["gin"] |= change
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    assert check.main([str(copy)]) == 1
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert f"{copy / 'gin.onnx'} does not answer its recorded questions: " in message
+    assert cause in message
 
 
 @pytest.mark.parametrize("exported", ["onnx"], indirect=True)
@@ -164,8 +190,8 @@ def test_what_was_not_exported(half: Path, tmp_path: Path) -> None:
         check.verify(repository)
     shutil.rmtree(model / "7")
     (model / "1" / "numpy.py").touch()
-    for folder in (repository, model / "1"):
-        with pytest.raises(InvalidExport, match="numpy.py was not exported"):
+    for folder in (repository, model / "1", Path()):
+        with contextlib.chdir(model / "1"), pytest.raises(InvalidExport, match="numpy.py was not exported"):
             check.verify(folder)
     add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model)
     assert {path.name for path in model.iterdir() if path.is_dir()} == {"1", "2"}
