@@ -12,9 +12,11 @@ import csv
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +60,7 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = USUAL, wor
         raise FileExistsError(f"{path} exists already")
     (out / "images").mkdir(parents=True, exist_ok=True)
     write = partial(_write_one, out / "images", seed, expressions)
-    pool = ProcessPoolExecutor(workers or os.cpu_count())
+    pool = ProcessPoolExecutor(workers or os.cpu_count(), initializer=_end_with_parent)
     try:
         # Ctrl-C at a terminal reaches all processes. The pool's inherit that it is blocked and leave it to this one,
         # which must not be interrupted either while it hands out the work.
@@ -79,6 +81,18 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = USUAL, wor
     _write_csv(out / "scenes_absent.csv", ("img_id", "query"), absent)
     _write_csv(path, ("img_id", "bbox", "query"), rows)
     return path
+
+
+def _end_with_parent() -> None:
+    """A process of the pool would wait for work for ever after this one was killed, so it watches for that."""
+    parent = parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_one(images: Path, seed: int, expressions: int, number: int) -> tuple[str, list[Described], list[str]]:

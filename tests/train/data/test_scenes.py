@@ -48,6 +48,17 @@ def test_interrupted(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.csv"))
 
 
+def test_a_killed_command_leaves_no_process(tmp_path: Path) -> None:
+    """The processes that draw end with the one that asked them to, which could not tell them."""
+    command = [sys.executable, "-m", "train.data.scenes", "--out", str(tmp_path), "--count", "100000", "--seed", "0"]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE)
+    while not list(tmp_path.glob("images/*.jpg")):
+        assert started.poll() is None
+        time.sleep(0.1)
+    started.kill()
+    started.communicate(timeout=60)  # returns once nobody holds the pipe any more
+
+
 def test_same_seed_same_files(tmp_path: Path) -> None:
     """The files depend on the seed alone, not on how many processes wrote them."""
     one, two, other = tmp_path / "one", tmp_path / "two", tmp_path / "other"
