@@ -10,7 +10,6 @@ printed is JSON.
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import sys
@@ -27,7 +26,7 @@ from torch import nn
 
 from model.checkpoint import Checkpoint
 from model.presence import Presence, logits
-from train.data.annotations import ImageFolder, InvalidData, Row
+from train.data.annotations import ImageFolder, InvalidData, Row, read_table, refuse_surplus
 from train.data.check import check_annotations, check_rows
 from train.data.loading import evaluation_loader
 from train.evaluation import evaluate
@@ -78,18 +77,15 @@ def read_absent(path: Path, images: str | Path, max_words: int) -> list[Row]:
     if not file.exists():
         return []
     rows, folder = [], ImageFolder(Path(images))
-    with open(file, newline="", encoding="utf-8") as lines:
+    for number, fields in read_table(file, ABSENT_COLUMNS):
+        picture, query = (fields[name] for name in ABSENT_COLUMNS)
         try:
-            for number, fields in enumerate(csv.DictReader(lines)):
-                picture, query = (fields.get(name) for name in ABSENT_COLUMNS)
-                if not picture or not query:
-                    raise InvalidData(f"{file}, row {number}: it must have {' and '.join(ABSENT_COLUMNS)}")
-                try:
-                    rows.append(Row(number, folder.find(picture), (0.0, 0.0, 1.0, 1.0), (query,)))
-                except ValueError as error:
-                    raise InvalidData(f"{file}, row {number}: {error}") from None
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InvalidData(f"{file} is not a CSV in UTF-8: {error}") from None
+            refuse_surplus(fields)
+            if not picture or not query:
+                raise ValueError(f"it must have {' and '.join(ABSENT_COLUMNS)}")
+            rows.append(Row(number, folder.find(picture), (0.0, 0.0, 1.0, 1.0), (query,)))
+        except ValueError as error:
+            raise InvalidData(f"{file}, row {number}: {error}") from None
     _, problems = check_rows(rows, file, max_words)
     if problems:
         raise InvalidData(str(problems[0]))

@@ -36,6 +36,13 @@ def test_rows(tmp_path: Path, images: Path) -> None:
     assert [row.expressions for row in rows] == [("the dog",), ("a cat", "it, too")]
 
 
+def test_a_spreadsheets_file(tmp_path: Path, images: Path) -> None:
+    """It begins with a byte order mark, ends its lines as Windows does and fills them up with empty fields."""
+    path = tmp_path / "rows.csv"
+    path.write_text('img_id,bbox,query\r\n7.jpg,"[1, 2, 3, 4]","a dog, a cat",\r\n', encoding="utf-8-sig", newline="")
+    assert [row.expressions for row in read_rows(path, images)] == [("a dog, a cat",)]
+
+
 @pytest.mark.parametrize("query", ["[pool", "[left] dog", "[dog]", "[{[]: 1}]"])
 def test_a_sentence_in_brackets(tmp_path: Path, images: Path, query: str) -> None:
     """What begins like a list and is none is a sentence; ReferIt's test has such a row."""
@@ -55,6 +62,7 @@ def test_a_sentence_in_brackets(tmp_path: Path, images: Path, query: str) -> Non
         (f'7.jpg,"[1, 2, 3, {10**400}]",dog', "row 0.*not finite"),
         ('7.jpg,"[1, 2, 3, 4]",[]', "row 0.*sentence"),
         ('7.jpg,"[1, 2, 3, 4]","[\'dog\', 1]"', "row 0.*sentence"),
+        ('7.jpg,"[1, 2, 3, 4]",the dog, the left one', "row 0.*more fields than the header.*quotes"),
     ],
 )
 def test_bad_rows(tmp_path: Path, images: Path, line: str, cause: str) -> None:

@@ -4,9 +4,10 @@ import ast
 import contextlib
 import csv
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 COLUMNS = ("img_id", "bbox", "query")
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
@@ -45,6 +46,7 @@ def read_annotations(path: str | Path, images: str | Path) -> tuple[list[Row], l
     folder = ImageFolder(Path(images))
     for number, fields in read_table(path, COLUMNS):
         try:
+            refuse_surplus(fields)
             box, query = _proper_box(fields["bbox"]), _parse_query(fields["query"])
             if not fields["img_id"]:
                 raise ValueError("img_id is empty")
@@ -68,13 +70,14 @@ def read_boxes(path: str | Path) -> list[Box]:
     return boxes
 
 
-def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str | None]]]:
-    """Number, from 0, and fields of every row of a CSV; a row that is too short has None for what it lacks.
+def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str | None, Any]]]:
+    """Number, from 0, and fields of every row of a CSV, strings by their column's name; a row that is too short has
+    None for what it lacks, and of one that is too long the surplus is a list under None.
 
     Raises InvalidData where the file is no CSV, lacks one of the columns or has no rows, or OSError.
     """
     number = -1
-    with open(path, newline="", encoding="utf-8") as file:
+    with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin such files with a mark
         reader = csv.DictReader(file)
         try:
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
@@ -86,6 +89,12 @@ def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, 
             raise InvalidData(f"{path} is not a CSV in UTF-8: {error}") from None
     if number < 0:
         raise InvalidData(f"{path} has no rows")
+
+
+def refuse_surplus(fields: Mapping[str | None, Any]) -> None:
+    """Raise ValueError for a row of more fields than the header: most likely a sentence was cut off at its comma."""
+    if any(fields.get(None, ())):
+        raise ValueError("it has more fields than the header; a sentence with a comma needs quotes around it")
 
 
 def read_rows(path: str | Path, images: str | Path) -> list[Row]:
