@@ -9,7 +9,6 @@ Several processes share the work: torchrun --nproc_per_node=N -m train.evaluate 
 """
 
 import argparse
-import csv
 import dataclasses
 import json
 import math
@@ -26,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from model.checkpoint import Checkpoint
-from train.data.annotations import InvalidData, Row, read_boxes
+from train.data.annotations import InvalidData, Row, read_boxes, read_table
 from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
 from train.evaluation import Answers, Scores, breakdown, evaluate
@@ -105,15 +104,16 @@ def _ask(arguments: argparse.Namespace) -> int:
     try:
         first = not distributed or dist.get_rank() == 0
         checkpoint = Checkpoint.load(arguments.what)
+        categories = read_categories(arguments.csv)
         rows, unusable = _rows(arguments, checkpoint.config.max_words, first)
         loader = evaluation_loader(rows, checkpoint.preparation, arguments.workers)
         shown = track(loader, "evaluating", console=Console(stderr=True), transient=True)
         answers = evaluate(checkpoint.network().to(device), shown if first and sys.stderr.isatty() else loader, device)
         if first:
-            write_predictions(arguments.predictions, _predictions(answers))
             _print_breakdown("words", breakdown(answers, by_length(answers)))
-            _print_breakdown("category", breakdown(answers, read_categories(arguments.csv)))
+            _print_breakdown("category", breakdown(answers, categories))
             print(json.dumps(dataclasses.asdict(Scores.of(answers, unusable))))
+            write_predictions(arguments.predictions, _predictions(answers))
     finally:
         if distributed:
             dist.destroy_process_group()
@@ -139,11 +139,13 @@ def read_categories(path: str | Path) -> dict[int, str]:
     file = Path(path).with_name(f"{Path(path).stem}_categories.csv")
     if not file.exists():
         return {}
-    with open(file, newline="", encoding="utf-8") as lines:
-        try:
-            return {int(line["row"]): line["category"] for line in csv.DictReader(lines)}
-        except (KeyError, TypeError, ValueError, csv.Error) as error:
-            raise InvalidData(f"{file} is not a CSV with the columns row,category: {error!r}") from None
+    categories = {}
+    for number, fields in read_table(file, ("row", "category")):
+        row, category = fields["row"], fields["category"]
+        if not (row or "").isdecimal() or category is None:
+            raise InvalidData(f"{file}, row {number}: it must have the number of a row and a category")
+        categories[int(row)] = category
+    return categories
 
 
 def _predictions(answers: Answers) -> list[Prediction]:

@@ -69,7 +69,8 @@ def test_exchanged_expressions(tmp_path: Path) -> None:
 
 
 def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The last line is JSON with accuracy and rows; bad files end with exit code 2 and one line."""
+    """The last line is JSON with accuracy and rows, also where the predictions cannot be written; bad files end with
+    exit code 2 and one line."""
     csv = write_scenes(tmp_path, 4, seed=7)
     predictions = tmp_path / "predictions.jsonl"
     arguments = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
@@ -82,6 +83,15 @@ def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert main([str(predictions), str(csv)]) == 0
     assert json.loads(capsys.readouterr().out)["rows"] == 16
+    assert main([*arguments[:-1], str(tmp_path / "images")]) == 2
+    printed, message = capsys.readouterr()
+    assert json.loads(printed.splitlines()[-1]) == report
+    assert "images could not be written" in message
+    categories = (tmp_path / "scenes_categories.csv").read_text()
+    (tmp_path / "scenes_categories.csv").write_text(f"{categories}16")
+    assert main(arguments) == 2
+    assert "scenes_categories.csv, row 16: " in capsys.readouterr().err
+    (tmp_path / "scenes_categories.csv").unlink()
     (tmp_path / "images" / "000001.jpg").unlink()
     assert main(arguments) == 2
     assert "000001.jpg" in capsys.readouterr().err
