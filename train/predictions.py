@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import reprlib
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -90,16 +91,16 @@ def _read_lines(path: str | Path) -> list[tuple[int, Any]]:
 
 def _parse(entry: Any) -> Prediction:
     if not isinstance(entry, dict) or not {"id", "pred_boxes"} <= entry.keys():
-        raise ValueError(f"{str(entry)[:80]!r} is not a dictionary with id and pred_boxes")
+        raise ValueError(f"{reprlib.repr(entry)} is not a dictionary with id and pred_boxes")
     row, box, score = entry["id"], entry["pred_boxes"], entry.get("pred_scores", 0.0)
     if isinstance(row, float) and row.is_integer():  # the originals' ids come from a tensor of floats
         row = int(row)
     if isinstance(row, bool) or not isinstance(row, int) or row < 0:
-        raise ValueError(f"id is {row!r}, not a row's number")
+        raise ValueError(f"id is {reprlib.repr(row)}, not a row's number")
     if not isinstance(box, list | tuple) or len(box) != 4 or not all(_finite(side) for side in box):
-        raise ValueError(f"pred_boxes is {str(box)[:80]}, not four finite numbers")
+        raise ValueError(f"pred_boxes is {reprlib.repr(box)}, not four finite numbers")
     if not _finite(score):
-        raise ValueError(f"pred_scores is {str(score)[:80]}, not a finite number")
+        raise ValueError(f"pred_scores is {reprlib.repr(score)}, not a finite number")
     x1, y1, x2, y2 = (float(side) for side in box)
     return Prediction(row, (x1, y1, x2, y2), float(score))
 

@@ -109,6 +109,7 @@ def test_hostile_files(tmp_path: Path) -> None:
         "text.jsonl": b"hello\n",
         "bytes.jsonl": b"\xff\xfe\x00",
         "deep.jsonl": b"[" * 100_000,
+        "deep.pkl": b"\x80\x02" + b"]" * 5000 + b"a" * 4999 + b".",
         "pickle.jsonl": pickle.dumps([Evil(marker)]),
     }
     for name, content in files.items():
