@@ -34,7 +34,7 @@ def read_history(run: Path) -> list[dict[str, Any]]:
     """The epochs of a run. Raises InvalidData or OSError."""
     path = run / HISTORY
     lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, text in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             line = json.loads(text)
             for _, value in PANELS:

@@ -32,11 +32,13 @@ def test_every_run_has_its_colour(tmp_path: Path) -> None:
         assert (pixels == exact).all(axis=2).sum() > 30
 
 
-@pytest.mark.parametrize("content", [None, "", "hello\n", '{"epoch": 1}\n', '{"epoch": 1, "losses": {"total": "x"}}\n'])
-def test_no_history(tmp_path: Path, content: str | None, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "content", [None, b"", b"hello\n", b"\xff\n", b'{"epoch": 1}\n', b'{"epoch": 1, "losses": {"total": "x"}}\n']
+)
+def test_no_history(tmp_path: Path, content: bytes | None, capsys: pytest.CaptureFixture[str]) -> None:
     """A folder without one, an empty and a damaged one: one line, exit code 2, no picture."""
     if content is not None:
-        (tmp_path / "history.jsonl").write_text(content)
+        (tmp_path / "history.jsonl").write_bytes(content)
     assert main([str(tmp_path), "--out", str(tmp_path / "curves.png")]) == 2
     message = capsys.readouterr().err
     assert "history.jsonl" in message
