@@ -31,6 +31,9 @@ class NetworkModel(ABC):
             return _error("the request was cancelled", pb_utils.TritonError.CANCELLED)
         try:
             arrays = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self.inputs}
+            if empty := [name for name, array in arrays.items() if not array.size]:
+                # A recurrent layer without rows has ONNX Runtime end the process.
+                return _error(f"{empty[0]} has no elements", pb_utils.TritonError.INVALID_ARG)
             wanted = list(request.requested_output_names())
             results = self.run(arrays, wanted)
         except Exception as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from export.graphs import ANSWERS, INPUTS
 from model.checkpoint import Checkpoint
@@ -68,6 +69,25 @@ def test_network_alone(
     for place, (output, expected) in enumerate(zip(ANSWERS, in_pytorch(checkpoint, jpeg, QUESTIONS), strict=True)):
         given = result.as_numpy(output if name == "gin_onnx" else f"{output}__{place}")
         np.testing.assert_allclose(given, expected, atol=0.05 if output == "boxes" else 1e-4)
+
+
+@pytest.mark.parametrize("name", ["gin_onnx", "gin_torchscript"])
+def test_nothing_asked(
+    connection: triton.InferenceServerClient, checkpoint: Checkpoint, jpeg: bytes, name: str
+) -> None:
+    """No expressions are refused, by a process that lives on."""
+    inputs = network_inputs(checkpoint, jpeg, QUESTIONS)
+    none = [asked if asked.name() in ("images", "image_sizes") else without_rows(asked) for asked in inputs]
+    with pytest.raises(InferenceServerException, match="expression_ids has no elements") as caught:
+        connection.infer(name, none, client_timeout=60)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert connection.infer(name, inputs, client_timeout=60)
+
+
+def without_rows(asked: triton.InferInput) -> triton.InferInput:
+    """The same input about no expressions."""
+    shape = [0, *asked.shape()[1:]]
+    return triton.InferInput(asked.name(), shape, "INT64").set_data_from_numpy(np.zeros(shape, np.int64))
 
 
 def test_network_in_half_precision(
