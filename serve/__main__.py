@@ -72,7 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _reload(arguments) if arguments.reload else _serve(arguments)
     except KeyboardInterrupt:
-        return 0
+        if not arguments.reload:
+            return 0  # so a server is ended
+        print("python -m serve: interrupted; the server may go on loading", file=sys.stderr)
+        return 130
     except (RepositoryError, TritonMissing, ServerError) as error:
         if arguments.json_log:
             Log(as_json=True).event("fatal", str(error))

@@ -14,7 +14,8 @@ from serve.workplace import running
 
 @dataclass(frozen=True)
 class Reloaded:
-    """versions: what each model now is. refused: version folders that did not verify, with the reason."""
+    """versions: what each model now is. refused: version folders that did not verify, and models that are served and
+    have none left that does, with the reason."""
 
     versions: dict[str, str]
     refused: dict[str, str]
@@ -31,6 +32,8 @@ def reload(grpc_port: int) -> Reloaded:
     repository = Path(facts["repository"])
     selection = select_models(repository)
     refused = link_models(repository, selection.load, folder / "models")
+    shown = {model.name for model in (folder / "models").iterdir()}
+    refused |= {name: reason for name, reason in selection.skipped.items() if name in shown}
     try:
         # `gin` first: its parts are then loaded with it and replaced together.
         for name in sorted(selection.load, key=lambda name: name != SERVED):

@@ -9,11 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from client.library import Client
 from serve import Server
+from serve.__main__ import main
 from tests.serve.conftest import QUESTION
 
 MODEL = "gin"
@@ -81,6 +83,20 @@ def test_reload(served: Server, jpeg: bytes) -> None:
     assert re.search(rf"{MODEL} version 2\b", done.stdout)
     with Client(f"{served.address}:{served.grpc_port}") as client:
         assert client.ground(jpeg, QUESTION) == answers[0]
+
+    only = served.repository / "gin_onnx" / "1" / "model.onnx"
+    with only.open("ab") as file:
+        file.write(b"more")
+    done = reload(served)
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 2)
+    assert str(only) in done.stderr
+
+
+def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C while the server loads is no success."""
+    monkeypatch.setattr("serve.__main__.reload", Mock(side_effect=KeyboardInterrupt))
+    assert main(["--reload"]) == 130
+    assert "interrupted" in capsys.readouterr().err
 
 
 def test_nothing_to_reload() -> None:
