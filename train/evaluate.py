@@ -30,7 +30,7 @@ from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
 from train.evaluation import Answers, Scores, breakdown, evaluate
 from train.predictions import Prediction, read_predictions, score_predictions, write_predictions
-from train.processes import start_process_group
+from train.processes import by_first_rank, start_process_group
 
 LENGTHS = (("1", 1), ("2", 2), ("3", 3), ("4-5", 5), ("6-10", 10), ("over 10", math.inf))  # most words of each group
 TIMEOUT = 1800.0  # seconds to wait for another process
@@ -121,8 +121,8 @@ def _ask(arguments: argparse.Namespace) -> int:
 
 
 def _rows(arguments: argparse.Namespace, max_words: int, first: bool) -> tuple[list[Row], int]:
-    """Rows to ask, and how many cannot be."""
-    rows, problems = check_annotations(arguments.csv, arguments.images, max_words)
+    """Rows to ask, and how many cannot be. The first rank looks, and all hear the same."""
+    rows, problems = by_first_rank(lambda: check_annotations(arguments.csv, arguments.images, max_words))
     if problems and arguments.on_error == "stop":
         raise InvalidData(f"{problems[0]} ({len(problems)} such rows; --on-error skip goes on without them)")
     if problems and first:
