@@ -76,12 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0  # so a server is ended
         print("python -m serve: interrupted; the server may go on loading", file=sys.stderr)
         return 130
-    except (RepositoryError, TritonMissing, ServerError) as error:
+    except (RepositoryError, TritonMissing, ServerError, OSError) as error:
         if arguments.json_log:
             Log(as_json=True).event("fatal", str(error))
         else:
             print(f"python -m serve: {error}", file=sys.stderr)
-        return 1 if isinstance(error, ServerError) and not isinstance(error, (PortInUse, Refused)) else 2
+        return 2 if isinstance(error, (RepositoryError, TritonMissing, PortInUse, Refused)) else 1
 
 
 def _serve(arguments: argparse.Namespace) -> int:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -188,13 +189,17 @@ class Server:
             self._workplace = None
 
     def _launch(self, unloadable: Refusals) -> None:
-        self._workplace = workplace = Workplace()
+        try:
+            self._workplace = workplace = Workplace()
+            backends = triton.build_backends(workplace.path)
+        except OSError as error:
+            why = error.args[0][0][-1] if isinstance(error, shutil.Error) else error  # of many files, the first
+            raise ServerError(f"Triton has no folder to work in: {why}; set TMPDIR to another folder") from None
         if not re.fullmatch(r"[\w/.+-]+", str(workplace.path)):
             raise ServerError(
                 f"Triton cannot work in {workplace.path.parent}, whose path a shell would not take as one word; "
                 "set TMPDIR to another folder"
             )
-        backends = triton.build_backends(workplace.path)
         self.selection = select_models(self.repository, unloadable)
         self.refused = link_models(self.repository, self.selection.load, self._models, unloadable)
         self._lines.clear()

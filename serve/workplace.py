@@ -31,7 +31,11 @@ class Workplace:
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         self._others = set(_environments())
         self._facts: dict[str, Any] = {}
-        self.record()
+        try:
+            self.record()
+        except OSError:
+            self.remove()
+            raise
 
     def record(self, **facts: Any) -> None:
         """Say more about the server to those who look for running ones: see `running`."""

@@ -1,5 +1,6 @@
 """`python -m serve --reload`: the newest verified version, without a failed request."""
 
+import errno
 import re
 import shutil
 import subprocess
@@ -92,11 +93,18 @@ def test_reload(served: Server, jpeg: bytes) -> None:
     assert str(only) in done.stderr
 
 
-def test_interrupted(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Ctrl-C while the server loads is no success."""
-    monkeypatch.setattr("serve.__main__.reload", Mock(side_effect=KeyboardInterrupt))
-    assert main(["--reload"]) == 130
-    assert "interrupted" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (OSError(errno.ENOSPC, "No space left"), 1, "No space left")],
+)
+def test_broken_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException, status: int, says: str
+) -> None:
+    """Ctrl-C while the server loads is no success, nor is a full disk; one line says so."""
+    monkeypatch.setattr("serve.__main__.reload", Mock(side_effect=error))
+    assert main(["--reload"]) == status
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says in line
 
 
 def test_nothing_to_reload() -> None:

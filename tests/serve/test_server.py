@@ -1,10 +1,12 @@
 """`serve.Server` as Python code meets it."""
 
+import errno
 import os
 import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -99,6 +101,16 @@ def test_stopping_twice(repository: Path) -> None:
     idle = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
     idle.stop()
     idle.stop()
+
+
+@pytest.mark.parametrize("step", ["os.replace", "shutil.copyfile"])
+def test_full_disk(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    """A server that finds no room for its folder says so in one line, and leaves none."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(step, Mock(side_effect=OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(ServerError, match=r"^Triton has no folder .*No space left on device.* set TMPDIR"):
+        Server(repository, grpc_port=0, http_port=0, metrics_port=0).start()
+    assert not list(tmp_path.iterdir())
 
 
 def test_freed_memory_is_given_back(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
