@@ -26,6 +26,7 @@ from torch import nn
 
 from model.checkpoint import Checkpoint
 from model.presence import Presence, logits
+from train.command import run_command
 from train.data.annotations import ImageFolder, InvalidData, Row, read_table, refuse_surplus
 from train.data.check import check_annotations, check_rows
 from train.data.loading import evaluation_loader
@@ -43,26 +44,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the pictures")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="loading processes (default: 2)")
     arguments = parser.parse_args(argv)
-    try:
-        checkpoint = Checkpoint.load(arguments.checkpoint)
-        rows, problems = check_annotations(arguments.csv, arguments.images, checkpoint.config.max_words)
-        if problems:
-            raise InvalidData(str(problems[0]))
-        absent = read_absent(arguments.csv, arguments.images, checkpoint.config.max_words) or exchange_pictures(rows)
-        pictures = sorted({row.image for row in rows})
-        if len(pictures) < 2:
-            raise InvalidData(f"{arguments.csv} is about {len(pictures)} picture; half of them calibrate, half measure")
-        learned = set(pictures[::2])
-        held_out = [np.array([row.image not in learned for row in group], bool) for group in (rows, absent)]
-        if any(out.all() or not out.any() for out in held_out):
-            raise InvalidData(f"{arguments.csv}: what is not there has to be asked about pictures of either half")
-        scores = [ask(checkpoint, group, arguments.workers) for group in (rows, absent)]
-        presence = fit(*(part[~out] for part, out in zip(scores, held_out, strict=True)))
-        report = measure(*(presence(part[out]) for part, out in zip(scores, held_out, strict=True)))
-        dataclasses.replace(checkpoint, presence=presence).save(arguments.checkpoint)
-    except (OSError, ValueError) as error:
-        print(f"train.calibrate: {error}", file=sys.stderr)
-        return 2
+    return run_command("train.calibrate", lambda: _calibrate(arguments))
+
+
+def _calibrate(arguments: argparse.Namespace) -> int:
+    checkpoint = Checkpoint.load(arguments.checkpoint)
+    rows, problems = check_annotations(arguments.csv, arguments.images, checkpoint.config.max_words)
+    if problems:
+        raise InvalidData(str(problems[0]))
+    absent = read_absent(arguments.csv, arguments.images, checkpoint.config.max_words) or exchange_pictures(rows)
+    pictures = sorted({row.image for row in rows})
+    if len(pictures) < 2:
+        raise InvalidData(f"{arguments.csv} is about {len(pictures)} picture; half of them calibrate, half measure")
+    learned = set(pictures[::2])
+    held_out = [np.array([row.image not in learned for row in group], bool) for group in (rows, absent)]
+    if any(out.all() or not out.any() for out in held_out):
+        raise InvalidData(f"{arguments.csv}: what is not there has to be asked about pictures of either half")
+    scores = [ask(checkpoint, group, arguments.workers) for group in (rows, absent)]
+    presence = fit(*(part[~out] for part, out in zip(scores, held_out, strict=True)))
+    report = measure(*(presence(part[out]) for part, out in zip(scores, held_out, strict=True)))
+    dataclasses.replace(checkpoint, presence=presence).save(arguments.checkpoint)
     _show(report["thresholds"])
     print(json.dumps({**dataclasses.asdict(presence), **report}))
     return 0

@@ -25,6 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from model.checkpoint import Checkpoint
+from train.command import run_command
 from train.data.annotations import InvalidData, Row, read_boxes, read_table
 from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
@@ -56,14 +57,8 @@ def exchange_expressions(rows: Sequence[Row]) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     arguments = _parse(argv)
-    try:
-        if zipfile.is_zipfile(arguments.what):  # what torch.save writes
-            return _ask(arguments)
-        print(json.dumps(score_predictions(read_predictions(arguments.what), read_boxes(arguments.csv))))
-    except (OSError, ValueError) as error:
-        print(f"train.evaluate: {error}", file=sys.stderr)
-        return 2
-    return 0
+    asks = zipfile.is_zipfile(arguments.what)  # what torch.save writes
+    return run_command("train.evaluate", lambda: (_ask if asks else _score)(arguments))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -117,6 +112,12 @@ def _ask(arguments: argparse.Namespace) -> int:
     finally:
         if distributed:
             dist.destroy_process_group()
+    return 0
+
+
+def _score(arguments: argparse.Namespace) -> int:
+    """Score a file of predictions."""
+    print(json.dumps(score_predictions(read_predictions(arguments.what), read_boxes(arguments.csv))))
     return 0
 
 

@@ -18,6 +18,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from model.checkpoint import write_atomically
+from train.command import run_command
 from train.data.annotations import InvalidData
 from train.records import HISTORY
 
@@ -74,13 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), metavar="FILE", help="(default: curves.png)")
     arguments = parser.parse_args(argv)
-    try:
-        histories = {str(run): read_history(run) for run in arguments.runs}
-        write_atomically(draw(histories), arguments.out)
-    except (OSError, ValueError) as error:
-        print(f"train.plot: {error}", file=sys.stderr)
-        return 2
-    print(arguments.out)
+    return run_command("train.plot", lambda: _plot(arguments.runs, arguments.out))
+
+
+def _plot(runs: Sequence[Path], out: Path) -> int:
+    write_atomically(draw({str(run): read_history(run) for run in runs}), out)
+    print(out)
     return 0
 
 

@@ -19,7 +19,8 @@ from model.config import ModelConfig
 from model.picture import InvalidInput, read_picture
 from model.preparation import Preparation
 from model.words import Vocabulary
-from train.data.annotations import InvalidData, Problem, Row, read_annotations
+from train.command import run_command
+from train.data.annotations import Problem, Row, read_annotations
 
 ROUNDING = 1.0  # pixels by which published boxes may leave the picture
 
@@ -81,11 +82,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("csv", metavar="CSV", help="annotations: img_id,bbox,query")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the pictures")
     arguments = parser.parse_args(argv)
-    try:
-        good, problems = check_annotations(arguments.csv, arguments.images, ModelConfig().max_words)
-    except (OSError, InvalidData) as error:
-        print(f"train.data.check: {error}", file=sys.stderr)
-        return 2
+    return run_command("train.data.check", lambda: _check(arguments.csv, arguments.images))
+
+
+def _check(path: str, images: str) -> int:
+    good, problems = check_annotations(path, images, ModelConfig().max_words)
     for problem in problems:
         print(problem)
     pictures = len({row.image for row in good})

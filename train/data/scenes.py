@@ -23,6 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
+from train.command import run_command
 from train.data.drawing import draw_scene
 from train.data.expressions import Meaning
 from train.data.wording import describe, describe_absent
@@ -123,14 +124,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     fewest, most = EXPRESSIONS
     if arguments.count < 1 or arguments.seed < 0 or not fewest <= arguments.expressions <= most:
         parser.error(f"--count must be 1 or more, --seed 0 or more, --expressions {fewest} to {most}")
-    try:
-        print(write_scenes(arguments.out, arguments.count, arguments.seed, arguments.expressions))
-    except OSError as error:
-        print(f"train.data.scenes: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("train.data.scenes: interrupted", file=sys.stderr)
-        return 130
+    return run_command("train.data.scenes", lambda: _write(arguments))
+
+
+def _write(arguments: argparse.Namespace) -> int:
+    print(write_scenes(arguments.out, arguments.count, arguments.seed, arguments.expressions))
     return 0
 
 
