@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 
 Result = TypeVar("Result")
+LOOPBACK = "127.0.0.1"
 
 
 def start_process_group(timeout: float) -> torch.device:
@@ -69,12 +70,14 @@ def _meet(rank: int, ranks: int, timeout: datetime.timedelta) -> dist.Store:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         store = dist.TCPStore(host, port, ranks, is_master=False, timeout=timeout)
         return dist.PrefixStore(_name_this_start(dist.PrefixStore("starts", store), rank, ranks, timeout), store)
-    if rank == 0 and _one_machine():
-        listener = socket.create_server(("127.0.0.1", port))
-        return dist.TCPStore(
-            host, port, ranks, is_master=True, timeout=timeout, master_listen_fd=listener.detach(), use_libuv=False
-        )
-    return dist.TCPStore(host, port, ranks, is_master=rank == 0, timeout=timeout)
+    if not _one_machine():
+        return dist.TCPStore(host, port, ranks, is_master=rank == 0, timeout=timeout)
+    if rank > 0:  # MASTER_ADDR is this machine's name, which as a rule means another address
+        return dist.TCPStore(LOOPBACK, port, ranks, is_master=False, timeout=timeout)
+    listener = socket.create_server((LOOPBACK, port)).detach()
+    return dist.TCPStore(
+        LOOPBACK, port, ranks, is_master=True, timeout=timeout, master_listen_fd=listener, use_libuv=False
+    )
 
 
 def _name_this_start(store: dist.Store, rank: int, ranks: int, timeout: datetime.timedelta) -> str:

@@ -47,6 +47,7 @@ def test_one_machine_listens_on_loopback_alone(tmp_path: Path, processes: int) -
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--rdzv-backend=c10d", f"--rdzv-endpoint={tmp_path / 'meeting'}"]
         launcher += ["--rdzv-conf=store_type=file", f"--nproc_per_node={processes}"]
+        launcher += ["--local-addr=127.0.1.1"]  # what a machine's name means under Debian
     done = subprocess.run(
         [*launcher, str(tmp_path / "listeners.py")], capture_output=True, text=True, check=False, timeout=120,
         env=environment(TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1"),
