@@ -145,8 +145,7 @@ class Server:
             code = self._process.wait(timeout)
         except subprocess.TimeoutExpired:
             return
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        raise ServerError(f"the server died: {how}")  # its errors were shown when they came
+        raise ServerError(f"the server died: {_ending(code)}")  # its errors were shown when they came
 
     def load(self, model: str) -> None:
         """Have the running server load the newest version of a model that verifies now and can be loaded.
@@ -292,8 +291,15 @@ class Server:
         if failed:
             cause = re.sub(r"^E\d{4} \S+ \d+ \S+\] ", "", failed[0]).strip('" ')
             return cause.split("\\n\\nAt:")[0].replace(str(self._models), str(self.repository))  # without the traceback
-        code = self._process.poll() if self._process is not None else None
-        return f"exit code {code}; `--verbose` shows its log"
+        assert self._process is not None
+        code = self._process.poll()
+        ended = "" if code is None else f"{_ending(code)}; "
+        return f"{ended}`--verbose` shows its log"
+
+
+def _ending(code: int) -> str:
+    """How a process ended."""
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _answers(url: str) -> bool:

@@ -88,7 +88,8 @@ def link_models(repository: Path, names: Iterable[str], view: Path, unloadable: 
         good, reasons = split_versions(repository / name, unloadable)
         if not good:
             _link({}, view / name)
-            raise RepositoryError(f"model {name!r} has no version to serve: {'; '.join(reasons.values())}")
+            why = "; ".join(reasons.values()) or f"{repository / name} holds none"
+            raise RepositoryError(f"model {name!r} has no version to serve: {why}")
         others = [entry for entry in (repository / name).iterdir() if not entry.name.isdigit()]
         _link({entry.name: entry for entry in others}, view / name, keep={version.name for version in good})
         for version in good:

@@ -162,6 +162,10 @@ def test_view_follows(built: Path, tmp_path: Path) -> None:
     with pytest.raises(RepositoryError, match="no version to serve: neither"):
         link_models(built, ["gin"], view, {str(model / "1"): "neither", str(model / "10"): "nor"})
     assert not list((view / "gin").iterdir())
+    for version in ("1", "10"):
+        shutil.rmtree(model / version)
+    with pytest.raises(RepositoryError, match="no version to serve: .*/gin holds none"):
+        link_models(built, ["gin"], view)
 
 
 def test_files_that_cannot_be_read(built: Path) -> None:

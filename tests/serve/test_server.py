@@ -4,6 +4,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import Mock
@@ -79,6 +80,17 @@ def test_death_has_its_own_cause(death: Death) -> None:
     assert "Traceback" not in death.message
     assert "_respond" not in death.message
     assert "SIGKILL" in death.message
+
+
+def test_cause_that_is_not_in_the_log(repository: Path) -> None:
+    """Of a server that wrote no error it is said how it ended, if it has."""
+    server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
+    with subprocess.Popen(["sleep", "60"], text=True) as process:
+        server._process = process
+        assert server._cause() == "`--verbose` shows its log"
+        process.kill()
+        process.wait()
+        assert server._cause() == "SIGKILL; `--verbose` shows its log"
 
 
 def test_free_ports_differ(server: Server) -> None:
