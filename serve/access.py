@@ -1,7 +1,9 @@
 """Who may ask a server what: encryption, the administrator's key, and what is refused because it would expose it."""
 
+import contextlib
 import secrets
 import ssl
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -65,20 +67,13 @@ class Access:
 
     def _check_files(self) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        try:
-            if self.certificate and self.private_key:
+        if self.certificate and self.private_key:
+            with _refusing("these files are no certificate with its key", self.certificate, self.private_key):
                 # Without an answer here a key with a passphrase would ask the terminal for it.
                 context.load_cert_chain(self.certificate, self.private_key, password=lambda: b"")
-            if self.client_authority:
+        if self.client_authority:
+            with _refusing("this file is no authority's certificate", self.client_authority):
                 context.load_verify_locations(self.client_authority)
-        except OSError as error:  # ssl.SSLError is one, and names no file
-            files = [self.certificate, self.private_key, self.client_authority]
-            for path in filter(None, files):
-                if not path.is_file():
-                    raise Refused(f"there is no file {path}") from None
-            why = getattr(error, "reason", None) or error.strerror or error
-            named = ", ".join(str(path) for path in files if path)
-            raise Refused(f"these files are no certificate with its key: {named} ({why})") from None
 
     def grpc_flags(self) -> list[str]:
         """Triton's flags for encryption."""
@@ -102,3 +97,16 @@ class Access:
             return []
         rule = f"{names}:{HEADER}={self.admin_key}"
         return [f"--grpc-restricted-protocol={rule}", f"--http-restricted-api={rule}"]
+
+
+@contextlib.contextmanager
+def _refusing(what: str, *files: Path) -> Iterator[None]:
+    """Raises Refused for files that cannot be loaded inside, in the words of `what`."""
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one, and names no file
+        for path in files:
+            if not path.is_file():
+                raise Refused(f"there is no file {path}") from None
+        why = getattr(error, "reason", None) or error.strerror or error
+        raise Refused(f"{what}: {', '.join(map(str, files))} ({why})") from None

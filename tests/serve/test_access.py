@@ -118,6 +118,10 @@ WRONG = {
     "other key": ({"certificate": "localhost.pem", "private_key": "client.key"}, "KEY_VALUES_MISMATCH"),
     "no file": ({"certificate": "nowhere.pem", "private_key": "client.key"}, "there is no file .*nowhere.pem"),
     "no certificate": ({"certificate": "ca.key", "private_key": "ca.key"}, "no certificate"),
+    "no authority": (
+        {"certificate": "localhost.pem", "private_key": "localhost.key", "client_authority": "ca.key"},
+        "^this file is no authority's certificate: [^,]*ca.key ",
+    ),
     "authority alone": ({"client_authority": "ca.pem"}, "only with TLS"),
 }
 
