@@ -1,4 +1,4 @@
-"""What can go wrong with a server, beside a repository that cannot be served and a Triton that is not installed."""
+"""What can go wrong with a server, beside a Triton that is not installed."""
 
 from pathlib import Path
 
