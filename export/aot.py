@@ -6,6 +6,7 @@ As `export.onnx`, with files .pt2 that run without Python code of this project, 
 Loading such a file runs the code in it: let `python -m export.check DIR` see it first. A C++ compiler is needed.
 """
 
+import io
 import os
 import shutil
 import sys
@@ -36,11 +37,13 @@ def write(graph: Graph, example: Mapping[str, Tensor], path: Path, facts: Mappin
         warnings.simplefilter("ignore")  # of PyTorch's own deprecations
         program = torch.export.export(with_lstm(graph.module, LoopLSTM), inputs, dynamic_shapes=tuple(free.values()))
         options = {"aot_inductor.metadata": dict(facts), "freezing": True}
+        file = io.BytesIO()  # or a full disk would be a crash of PyTorch's and no OSError
         try:
-            aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+            aoti_compile_and_package(program, package_path=file, inductor_configs=options)
         except Exception as error:  # of the compiler, or of the disk
             reason = (str(error).strip() or repr(error)).splitlines()[-1]
             raise ValueError(f"AOTInductor does not compile this network here: {reason}") from error
+    path.write_bytes(file.getbuffer())
 
 
 def open_file(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runner:

@@ -7,13 +7,14 @@ import resource
 import shutil
 import sys
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import onnx as onnx_format
 import pytest
 import torch
 
-from export import onnx, torchscript
+from export import aot, onnx, torchscript
 from export.build import ask, publish
 from export.command import export_to_repository
 from export.formats import Format
@@ -277,6 +278,19 @@ def test_full_disk(name: str, checkpoint_path: Path, tmp_path: Path, capsys: pyt
     assert len(message.splitlines()) == 1
     assert "File too large" in message
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == [version / MANIFEST]
+
+
+def test_full_disk_for_an_archive(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is Python that writes it, for PyTorch ends the process where there is no room."""
+
+    def compiled(_: object, package_path: IO[bytes], **__: object) -> None:
+        package_path.write(b"an archive")
+
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: None)  # which takes a minute with compiling
+    monkeypatch.setattr("export.aot.aoti_compile_and_package", compiled)
+    question = make_question(checkpoint, images=1, lengths=[2], seed=0)
+    with pytest.raises(OSError, match="No space left on device"):
+        aot.write(make_graphs(checkpoint.network())["gin"], question, Path("/dev/full"), {})
 
 
 def test_the_manifest_comes_last(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
