@@ -13,6 +13,7 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.build import say
+from export.formats import first_line
 from export.graphs import ANSWERS, ASKED, FEATURES, INPUTS
 from export.parity import Comparison, Limits, ParityError, check_report
 from export.questions import Question, arrays
@@ -40,7 +41,8 @@ class Quantizer:
         self._path = folder / path.name
         self._ranges = folder / f"{path.name}.ranges"
         self._feeds = feeds
-        quant_pre_process(path, self._path, skip_symbolic_shape=True)
+        with _quantizing(path.name):
+            quant_pre_process(path, self._path, skip_symbolic_shape=True)
         nodes = [node for node in onnx.load(self._path).graph.node if node.op_type == "Conv"]
         self.layers: dict[str, list[str]] = {}  # by weight, which all graphs name alike and all levels share
         for node in nodes:
@@ -48,7 +50,7 @@ class Quantizer:
 
     def write(self, out: Path, left_out: Collection[str] = (), only: Collection[str] = ()) -> None:
         """Write the file with int8 convolutions, but for those left out, or with `only` those."""
-        with _quiet():
+        with _quantizing(self._path.name):
             quantize_static(
                 self._path,
                 out,
@@ -70,7 +72,7 @@ def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dic
 
     Where the answers to all questions then are beyond the limits, the layers are put in order of what each loses alone
     on the first pictures, and the worst are left out, twice as many each time, until they are not. Raises ParityError
-    if no selection keeps to the limits.
+    if no selection keeps to the limits, and ValueError or OSError where the quantizer fails, as on a full disk.
     """
     asked = [arrays(question) for question in questions]
     whole = open_onnx(folder / "gin.onnx", INPUTS, ANSWERS)
@@ -140,11 +142,17 @@ def _nodes(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodePro
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the quantizer's advice off the screen."""
+def _quantizing(name: str) -> Iterator[None]:
+    """Keep the quantizer's advice off the screen, and make one line of the errors that a full disk gives it. Raises
+    OSError or ValueError that names the file."""
     level = logging.root.level
-    logging.root.setLevel(logging.ERROR)
+    logging.root.setLevel(logging.CRITICAL)
     try:
         yield
+    except OSError:
+        raise
+    except Exception as error:  # it reads again what it could only write in part
+        place = tempfile.gettempdir()
+        raise ValueError(f"{name} cannot be quantized with temporary files in {place}: {first_line(error)}") from error
     finally:
         logging.root.setLevel(level)

@@ -118,6 +118,17 @@ def test_what_loses_is_left_out(folder: Path, questions: list[Question]) -> None
         assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", onnx.OPSET)]
 
 
+def test_the_quantizer_fails(folder: Path, questions: list[Question], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a full disk, where it reads again what it could write in part only: one line names the file."""
+
+    def fail(*_: object, **__: object) -> None:
+        onnx_format.ModelProto.FromString(b"half")
+
+    monkeypatch.setattr("export.quantize.quant_pre_process", fail)
+    with pytest.raises(ValueError, match=r"gin\.onnx cannot be quantized with temporary files in .*: Error parsing"):
+        quantize(folder, questions, LIMITS["int8"])
+
+
 def test_no_selection(folder: Path, questions: list[Question]) -> None:
     """Where none keeps to the limits, that is said with what the last one had."""
     with pytest.raises(ParityError, match=r"no selection of layers keeps to the limits; the last trial: .*'scores'"):
