@@ -240,13 +240,18 @@ def publish_models(folder: Path, report: dict[str, Any], kind: Format, repositor
 
 
 def add_version(staged: Path, model: Path) -> Path:
-    """Make a folder the newest version of a model, and remove all others but the last whose files verify."""
+    """Make a folder the newest version of a model, and remove all others but the last whose files verify. Of one that
+    is a link the link goes, and what it leads to stays."""
     versions = sorted((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     newest = model / str(int(versions[-1].name) + 1 if versions else 1)
     os.replace(staged, newest)
     good = next((path for path in reversed(versions) if _verifies(path)), None)
     for path in versions:
-        if path != good:
+        if path == good:
+            continue
+        if path.is_symlink():
+            path.unlink()
+        else:
             shutil.rmtree(path)
     return newest
 

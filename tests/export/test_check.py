@@ -166,15 +166,17 @@ def test_a_repository(half: Path, tmp_path: Path) -> None:
 
 def test_versions(half: Path, tmp_path: Path) -> None:
     """A new version leaves the last good one beside it, which may be of another checkpoint: only the newest of all
-    models must be of one."""
+    models must be of one. Older ones go, of links nothing but the link."""
     model = shutil.copytree(half, tmp_path / "repository") / "gin_fp16"
     claim_another_checkpoint(model / "1")
     assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "2"
     assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "2", "1"]
     with (model / "2" / "image.onnx").open("ab") as file:
         file.write(b"more")
+    (model / "0").symlink_to(half / "gin_fp16" / "1")
     assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "3"
     assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "3", "1"]
+    assert (half / "gin_fp16" / "1" / MANIFEST).exists()
 
 
 def test_what_was_not_exported(half: Path, tmp_path: Path) -> None:
