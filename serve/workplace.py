@@ -46,7 +46,9 @@ class Workplace:
         os.replace(staged, self.path / RECORD)
 
     def remove(self) -> None:
-        """Remove the folder and all that its record names. The server's processes must have ended."""
+        """Remove the folder and all that the server made, ready or not. Its processes must have ended."""
+        with contextlib.suppress(OSError):
+            self.record()
         _remove(self.path)
         with contextlib.suppress(OSError):
             os.close(self.lock)

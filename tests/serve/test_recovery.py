@@ -241,6 +241,16 @@ def test_leftovers_that_another_server_removes(monkeypatch: pytest.MonkeyPatch, 
     workplace.remove_leftovers()
 
 
+def test_server_that_was_never_ready(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What was made while it started goes with it; what was there before stays."""
+    monkeypatch.setattr("serve.workplace._ENVIRONMENTS", tmp_path)
+    (tmp_path / "python_env_before").mkdir()
+    place = workplace.Workplace()
+    (tmp_path / "python_env_during").mkdir()
+    place.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["python_env_before"]
+
+
 def test_probe(command: Running, capsys: pytest.CaptureFixture[str]) -> None:
     """The probe's exit code is the endpoint's word, and counters tell what was brought back."""
     port = str(command.ports["health"])
