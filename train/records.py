@@ -1,4 +1,4 @@
-"""What a run leaves behind for people: its settings, the versions it ran on, a line per epoch, TensorBoard."""
+"""What a run leaves behind for people: its settings, the versions it ran on, a line per epoch."""
 
 import dataclasses
 import json

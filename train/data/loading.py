@@ -30,13 +30,12 @@ SHOWN = 20  # unusable rows that are printed; train.data.check prints all
 class Data:
     """What training needs: this rank's loaders, the batches to tell the epoch, vocabulary and word vectors.
 
-    val_rows: what `val` goes through, over all ranks. val_unusable: rows of the validation that could not be used.
+    val_unusable: rows of the validation that could not be used.
     """
 
     train: Loader
     batches: TrainingBatches
     val: Loader
-    val_rows: list[Row]
     val_unusable: int
     vocabulary: Vocabulary
     vectors: np.ndarray | None
@@ -57,7 +56,7 @@ def load_data(config: TrainConfig, known: Vocabulary | None) -> Data:
     batches = TrainingBatches(len(samples), data.batch_size, config.optim.accumulate, config.seed)
     train_loader = _loader(samples, batches, data.workers)
     val_loader = evaluation_loader(val_rows, preparation, data.workers)
-    return Data(train_loader, batches, val_loader, val_rows, val_unusable, known, vectors)
+    return Data(train_loader, batches, val_loader, val_unusable, known, vectors)
 
 
 def evaluation_loader(rows: list[Row], preparation: Preparation, workers: int) -> Loader:
