@@ -2,7 +2,9 @@
 
 import re
 
-CLOSED = "this client is closed"  # a ValueError, for it is the caller's mistake
+# ValueErrors, for they are the caller's mistakes.
+CLOSED = "this client is closed"
+FORKED = "this client was made before the process was forked: make one in each process"
 
 
 class GroundingError(Exception):

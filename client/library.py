@@ -29,7 +29,7 @@ Asked: TypeAlias = tuple[ImageLike, str | Iterable[str]]
 
 
 class Client:
-    """A connection to one server (or to the replicas behind one name); threads may share it.
+    """A connection to one server (or to the replicas behind one name); threads may share it, forked processes may not.
 
     url: HOST:PORT or grpc://HOST:PORT for gRPC, http://HOST:PORT for HTTP, grpcs:// and https:// for either encrypted,
     with `tls` if the well-known authorities do not know the server or it wants to know the client. Answers and errors

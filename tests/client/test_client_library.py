@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -309,6 +310,24 @@ def test_a_closed_client_stays_closed(way: Way, asked_before: bool) -> None:
     else:
         client.close()
         with pytest.raises(ValueError, match="closed"):
+            client.ground(b"x", "a")
+
+
+def test_a_forked_process_is_told_to_make_its_own(nobody: str) -> None:
+    """Its copy of the client has nobody to send and receive for it, and would wait for ever."""
+    with Client(f"http://{nobody}") as client:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            try:
+                client.ground(b"x", "a")
+            except ValueError as error:
+                client.close()
+                os._exit(0 if "forked" in str(error) else 1)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        with pytest.raises(Unreachable):
             client.ground(b"x", "a")
 
 
