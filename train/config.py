@@ -1,5 +1,6 @@
 """What a training run is made of; `configs/*.yaml` set it and `key=value` arguments override it."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -114,11 +115,11 @@ class OptimConfig:
         for name in ("epochs", "accumulate", "skips_in_a_row"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be at least 1")
-        if not self.lr > 0:
-            raise ValueError(f"optim.lr is {self.lr}; it must be over 0")
+        if not 0 < self.lr < math.inf:
+            raise ValueError(f"optim.lr is {self.lr}; it must be finite and over 0")
         for name in ("weight_decay", "clip_norm", "backbone_lr"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be finite and not negative")
         if not 0 <= self.warmup < 1:
             raise ValueError(f"optim.warmup is {self.warmup}; it must be a share of the run, 0 or more and below 1")
 
@@ -135,6 +136,11 @@ class ResizedConfig:
     """of this stage"""
     batch_size: int = 16
     """in place of the data's"""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"resized.{name} is {getattr(self, name)}; it must be at least 1")
 
 
 @dataclass(frozen=True)
@@ -174,7 +180,7 @@ class TrainConfig:
             raise ValueError("start brings the words with their vectors; data.word_vectors cannot be given as well")
         if self.save_every < 1:
             raise ValueError(f"save_every is {self.save_every}; it must be at least 1")
-        if not self.timeout > 0:
-            raise ValueError(f"timeout is {self.timeout}; it must be over 0")
+        if not 0 < self.timeout < math.inf:
+            raise ValueError(f"timeout is {self.timeout}; it must be finite and over 0")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must not be negative")

@@ -76,7 +76,8 @@ def stages(config: TrainConfig) -> list[TrainConfig]:
     resized = config.resized
     if resized is None:
         return [config]
-    lower, higher = max(config.model.pyramid_levels), max(resized.pyramid_levels)
+    model = dataclasses.replace(config.model, image_size=resized.image_size, pyramid_levels=resized.pyramid_levels)
+    lower, higher = max(config.model.pyramid_levels), max(model.pyramid_levels)
     if higher > lower:
         raise ValueError(
             f"resized.pyramid_levels go up to {higher}, model.pyramid_levels only to {lower}: the second stage begins "
@@ -84,7 +85,7 @@ def stages(config: TrainConfig) -> list[TrainConfig]:
         )
     second = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, image_size=resized.image_size, pyramid_levels=resized.pyramid_levels),
+        model=model,
         data=dataclasses.replace(config.data, batch_size=resized.batch_size),
         optim=dataclasses.replace(config.optim, epochs=resized.epochs),
         backbone_weights=None,

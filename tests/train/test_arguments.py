@@ -40,6 +40,10 @@ DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("
         ("data.scenes.seed=-1", "data.scenes.seed is -1"),
         ("data.scenes.expressions=1", "data.scenes.expressions is 1"),
         ("data.scenes.expressions=13", "data.scenes.expressions is 13"),
+        ("resized.epochs=0", "resized.epochs is 0"),
+        ("optim.lr=.inf", "optim.lr is inf"),
+        ("optim.weight_decay=.inf", "optim.weight_decay is inf"),
+        ("timeout=.inf", "timeout is inf"),
     ],
 )
 def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,8 +101,11 @@ def test_start_brings_the_words(capsys: pytest.CaptureFixture[str]) -> None:
         assert config.data.word_vectors == "glove.txt"
 
 
-def test_a_second_stage_with_higher_levels() -> None:
-    """The weights of the first have nothing for them, so it is refused before anything is trained."""
+def test_a_second_stage_of_other_levels() -> None:
+    """The weights of the first have nothing for higher ones, and none at all are no network: both are refused before
+    anything is trained."""
+    with pytest.raises(ValueError, match=r"pyramid_levels are \(\)"):
+        stages(parse_arguments(["resized.pyramid_levels=[]"]))
     config = parse_arguments(["model.pyramid_levels=[3, 4, 5]", "resized.pyramid_levels=[4, 5, 6]"])
     with pytest.raises(ValueError, match=r"resized.pyramid_levels go up to 6, model.pyramid_levels only to 5"):
         stages(config)
