@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from serve.question import NoRightAnswer, post
 
 TIMEOUT = 300.0  # seconds; building an engine for a GPU takes its time
+UNLOADING = 30.0  # seconds; Triton waits for a load that is under way, also for one that hangs
 QUICK = 5.0  # seconds, for what needs no computation
 
 
@@ -21,7 +22,7 @@ def load(url: str, model: str, headers: Mapping[str, str]) -> None:
 
 def unload(url: str, model: str, headers: Mapping[str, str]) -> None:
     """Unload a model. Raises NoRightAnswer with Triton's reason."""
-    post(f"{url}/v2/repository/models/{model}/unload", b"{}", TIMEOUT, dict(headers))
+    post(f"{url}/v2/repository/models/{model}/unload", b"{}", UNLOADING, dict(headers))
 
 
 def instances(url: str, model: str) -> int:

@@ -1,14 +1,16 @@
 """The health question: whatever comes back in an answer's place is told in one line."""
 
+import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from serve import models
 from serve.models import loaded_versions
 from serve.probe import main as probe
-from serve.question import NoRightAnswer, ask
+from serve.question import NoRightAnswer, Silent, ask
 
 
 @pytest.fixture(params=["<html>", "[]", "null", '{"outputs": []}', "cut off", "no HTTP"])
@@ -49,3 +51,11 @@ def test_strangers(stranger: int, request: pytest.FixtureRequest, capsys: pytest
     if kind in ("cut off", "no HTTP"):
         assert probe(["--health-port", str(stranger)]) == 1
         assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_unloading_behind_a_load_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is given up sooner than a load is: the server must be started again."""
+    assert models.UNLOADING < models.TIMEOUT
+    monkeypatch.setattr(models, "UNLOADING", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Silent, match=r"within 0\.1 s"):
+        models.unload(f"http://127.0.0.1:{silent.getsockname()[1]}", "gin", {})
