@@ -240,19 +240,16 @@ def publish_models(folder: Path, report: dict[str, Any], kind: Format, repositor
 
 
 def add_version(staged: Path, model: Path) -> Path:
-    """Make a folder the newest version of a model, and remove all others but the last whose files verify. Of one that
-    is a link the link goes, and what it leads to stays."""
+    """Make a folder the newest version of a model. All others but the last whose files verify take its place beside
+    other staged files, to be removed with them: so each is there whole or not at all, even where a server left in it
+    what only the server's user may remove."""
     versions = sorted((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
     newest = model / str(int(versions[-1].name) + 1 if versions else 1)
     os.replace(staged, newest)
     good = next((path for path in reversed(versions) if _verifies(path)), None)
     for path in versions:
-        if path == good:
-            continue
-        if path.is_symlink():
-            path.unlink()
-        else:
-            shutil.rmtree(path)
+        if path != good:
+            os.replace(path, staged.with_name(f"{model.name}.{path.name}"))
     return newest
 
 

@@ -166,7 +166,7 @@ def test_a_repository(half: Path, tmp_path: Path) -> None:
 
 def test_versions(half: Path, tmp_path: Path) -> None:
     """A new version leaves the last good one beside it, which may be of another checkpoint: only the newest of all
-    models must be of one. Older ones go, of links nothing but the link."""
+    models must be of one. Older ones go as they are, of links nothing but the link."""
     model = shutil.copytree(half, tmp_path / "repository") / "gin_fp16"
     claim_another_checkpoint(model / "1")
     assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "2"
@@ -177,6 +177,8 @@ def test_versions(half: Path, tmp_path: Path) -> None:
     assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "3"
     assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "3", "1"]
     assert (half / "gin_fp16" / "1" / MANIFEST).exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"repository", "gin_fp16.0", "gin_fp16.2"}
+    assert (tmp_path / "gin_fp16.2" / "image.onnx").exists()
 
 
 def test_what_was_not_exported(half: Path, tmp_path: Path) -> None:
