@@ -42,7 +42,7 @@ def verify(version: Path) -> None:
         raise
     except OSError as error:
         raise RepositoryError(f"{error.filename or path} cannot be read: {error.strerror}") from None
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:  # the last of deep nesting
         raise RepositoryError(f"{path} is damaged: {error!r}") from None
 
 

@@ -111,6 +111,16 @@ def test_other_models(built: Path) -> None:
     assert "manifest.json" in selection.skipped["unknown"]
 
 
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"format": "gin-export-1", "files": [1]}'])
+def test_damaged_manifest(built: Path, text: str) -> None:
+    """A version whose manifest cannot be read does not stand in the way of another."""
+    shutil.copytree(built / "gin" / "1", built / "gin" / "2")
+    (built / "gin" / "2" / "manifest.json").write_text(text)
+    good, refused = split_versions(built / "gin")
+    assert good == [built / "gin" / "1"]
+    assert "gin/2/manifest.json is damaged" in refused[str(built / "gin" / "2")]
+
+
 def test_versions_that_verify(built: Path) -> None:
     """A version that does not verify does not stand in the way of one that does; folders without a number do not
     count."""
