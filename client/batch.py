@@ -92,7 +92,7 @@ def read_questions(path: Path) -> list[Asked]:
 def _question(line: str, where: str) -> Asked:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the last of deep nesting
         raise Refused(f"{where} is not JSON ({error}): expected {FORM}") from None
     fields = record if isinstance(record, dict) else {}
     image, expressions = fields.get("image"), fields.get("expressions")
@@ -112,7 +112,7 @@ def _resume(path: Path, questions: list[Asked]) -> list[dict[str, Any]]:
     try:
         done = [json.loads(line) for line in whole.splitlines()]
         answered = [_asked(answer) for answer in done]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise Refused(f"{path} is there and holds no answers: give another name") from None
     if answered != questions[: len(answered)]:
         raise Refused(f"{path} is there and answers other questions: give another name or remove it")

@@ -110,6 +110,7 @@ def test_refusals_are_noted_and_not_asked_again(
         ("", "no question"),
         ("\n \n", "no question"),
         ('{"image": "a"', "line 1 is not JSON"),
+        ("[" * 100_000, "line 1 is not JSON"),
         ('\n{"image": "a"}', "line 2: expected"),
         ('{"image": "a", "expressions": []}', "line 1: expected"),
         ('{"image": "a", "expressions": "b"}', "line 1: expected"),
@@ -134,7 +135,8 @@ def test_files_of_others_are_left_alone(
 ) -> None:
     other = questions.with_name("other.jsonl")
     wrong = json.dumps({"image": "else.jpg", "groundings": [{"expression": "a"}]}) + "\n"
-    texts = [("notes\n", "holds no answers"), (wrong, "answers other questions"), ("a note", "is no answer")]
+    texts = [(f"{note}\n", "holds no answers") for note in ("notes", "[" * 100_000)]
+    texts += [(wrong, "answers other questions"), ("a note", "is no answer")]
     for text, says in texts:
         other.write_text(text)
         status, err = run(capsys, questions, other, "--url", server.url)
