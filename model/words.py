@@ -37,6 +37,10 @@ class Vocabulary:
         counts = Counter(word for expression in expressions for word in split_words(expression))
         return cls(sorted(counts, key=lambda word: (-counts[word], word)))
 
+    def extended(self, other: "Vocabulary") -> "Vocabulary":
+        """These words under their ids, then those of another vocabulary that it lacks, in their order."""
+        return Vocabulary(self.words + tuple(word for word in other.words if word not in self._ids))
+
     def __len__(self) -> int:
         """Number of entries of the embedding: the words and the two special ones."""
         return len(self.words) + len(SPECIAL)

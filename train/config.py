@@ -158,7 +158,7 @@ class TrainConfig:
     backbone_weights: str | None = None
     """"torchvision" for its ImageNet weights, or a file of them"""
     start: str | None = None
-    """checkpoint whose weights and words the run begins with"""
+    """checkpoint whose weights and words the run begins with; it learns the training words that the checkpoint lacks"""
     resized: ResizedConfig | None = None
     """second stage, written into the folder `resized` inside `out`"""
     out: str = "runs/train"

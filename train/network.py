@@ -14,12 +14,14 @@ from model.word_vectors import fill_embedding
 from train.config import TrainConfig
 from train.data.loading import Data
 
+EMBEDDING = "expression.embedding.weight"  # a row for each entry of the vocabulary
+
 
 def build_network(config: TrainConfig, data: Data, known: Checkpoint | None, device: torch.device) -> GIN:
     """The network with its first weights, the same on every rank, with what is not trained marked so.
 
-    known: checkpoint that brings all weights. Raises ValueError where it is of a network that differs in more than the
-    size of its input.
+    known: checkpoint that brings all weights, but for the vectors of words that only the data's vocabulary has. Raises
+    ValueError where it is of a network that differs in more than the size of its input.
     """
     torch.manual_seed(config.seed)
     network = GIN(config.model, len(data.vocabulary))
@@ -54,7 +56,10 @@ def _load(network: GIN, known: Checkpoint, config: TrainConfig) -> None:
     missing = [name for name in network.state_dict() if name not in known.weights]
     if missing:
         raise ValueError(f"the checkpoint to start from has no pyramid levels as high as these: it lacks {missing}")
-    network.load_state_dict({name: known.weights[name] for name in network.state_dict()})
+    weights = {name: known.weights[name] for name in network.state_dict()}
+    new_words = network.expression.embedding.weight.detach()[len(known.vocabulary) :]
+    weights[EMBEDDING] = torch.cat([weights[EMBEDDING], new_words])
+    network.load_state_dict(weights)
 
 
 def _freeze(network: GIN, config: TrainConfig) -> None:

@@ -48,7 +48,7 @@ class Trainer:
         resumed = Checkpoint.load(self.out / "last.pth") if resume else None
         start = Checkpoint.load(config.start) if config.start is not None and resumed is None else None
         known = resumed or start
-        self.data = load_data(config, known.vocabulary if known is not None else None)
+        self.data = load_data(config, known.vocabulary if known is not None else None, resume)
         self.network = build_network(config, self.data, known, device)
         self.optimizer = build_optimizer(self.network, config.optim)
         self.schedule = Schedule(self.optimizer, config.optim)

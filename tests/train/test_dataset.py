@@ -2,14 +2,17 @@
 
 import csv
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from model.checkpoint import Checkpoint
+from model.words import Vocabulary
+from train.config import DataConfig, TrainConfig
 from train.data.annotations import InvalidData, Row, read_rows
 from train.data.dataset import GroundingDataset, collate
-from train.data.loading import evaluation_loader
+from train.data.loading import evaluation_loader, load_data
 from train.data.sampler import TrainingBatches, Visit
 from train.data.scenes import write_scenes
 
@@ -106,3 +109,15 @@ def test_too_few_samples() -> None:
     """Samples that do not fill a step are refused with the numbers."""
     with pytest.raises(ValueError, match="7 samples do not fill one step of 8"):
         TrainingBatches(7, batch_size=4, accumulate=2, seed=0)
+
+
+def test_words_that_a_checkpoint_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They are learned and named where a run begins with the checkpoint, but a resumed run keeps its words."""
+    table = write_scenes(tmp_path, 2, seed=3, expressions=3)
+    data = DataConfig(train=str(table), val=str(table), images=str(tmp_path / "images"), batch_size=2, workers=0)
+    known = Vocabulary(["mug", "the"])
+    words = load_data(TrainConfig(data=data), known).vocabulary.words
+    assert words[:2] == known.words
+    assert set(words) >= {word for row in read_rows(table, tmp_path / "images") for word in row.expressions[0].split()}
+    assert f"{len(words) - 2} words are new" in capsys.readouterr().err
+    assert load_data(TrainConfig(data=data), known, resumes=True).vocabulary.words == known.words

@@ -12,14 +12,17 @@ import torchvision
 
 from model.checkpoint import Checkpoint, InvalidCheckpoint
 from model.gin import GIN
+from model.words import Vocabulary
 from train.config import DataConfig, OptimConfig, TrainConfig
 from train.network import build_network
 
 
 def build(checkpoint: Checkpoint, known: Checkpoint | None = None, **settings: Any) -> GIN:
-    """A network of the small configuration with changed settings; `model` changes fields of the network."""
+    """A network of the small configuration with changed settings; `model` changes fields of the network, `vocabulary`
+    and `vectors` are those of the data."""
     model = dataclasses.replace(checkpoint.config, pyramid_levels=(3, 4, 5), **settings.pop("model", {}))
-    data: Any = SimpleNamespace(vocabulary=checkpoint.vocabulary, vectors=settings.pop("vectors", None))
+    vocabulary = settings.pop("vocabulary", checkpoint.vocabulary)
+    data: Any = SimpleNamespace(vocabulary=vocabulary, vectors=settings.pop("vectors", None))
     return build_network(TrainConfig(model=model, **settings), data, known, torch.device("cpu"))
 
 
@@ -70,6 +73,16 @@ def test_backbone_weights(checkpoint: Checkpoint, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(InvalidCheckpoint, match="missing"):
         build(checkpoint, backbone_weights=str(tmp_path / "other.pth"))
+
+
+def test_new_words(checkpoint: Checkpoint) -> None:
+    """Words that the checkpoint lacks get vectors of their own; the others keep theirs."""
+    vocabulary = checkpoint.vocabulary.extended(Vocabulary(["red", "mug"]))
+    assert vocabulary.words == (*checkpoint.vocabulary.words, "mug")
+    network = build(checkpoint, known=checkpoint, vocabulary=vocabulary)
+    vectors = network.expression.embedding.weight.detach()
+    assert torch.equal(vectors[:-1], checkpoint.weights["expression.embedding.weight"])
+    assert vectors[-1].any()
 
 
 def test_another_size_starts_from_a_checkpoint(checkpoint: Checkpoint) -> None:

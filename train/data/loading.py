@@ -23,7 +23,7 @@ from train.data.scenes import write_scenes
 from train.processes import by_first_rank
 
 Loader = DataLoader[Any]  # its batches are `Batch`: collated samples, which the type of a loader cannot say
-SHOWN = 20  # unusable rows that are printed; train.data.check prints all
+SHOWN = 20  # unusable rows, or new words, that are printed; train.data.check prints all rows
 
 
 @dataclass(frozen=True)
@@ -41,22 +41,24 @@ class Data:
     vectors: np.ndarray | None
 
 
-def load_data(config: TrainConfig, known: Vocabulary | None) -> Data:
-    """known: the vocabulary to use; without one it is made from the training expressions.
+def load_data(config: TrainConfig, known: Vocabulary | None = None, resumes: bool = False) -> Data:
+    """known: the vocabulary of the checkpoint that the run goes on from, which gets the training words that it lacks
+    unless the run `resumes`; without one it is made from the training expressions.
 
     Raises InvalidData where annotations or pictures cannot be used, before any training.
     """
     (train_rows, _), (val_rows, val_unusable) = (_usable_rows(config, split) for split in ("train", "val"))
-    vectors = None
-    if known is None:
-        known, vectors = _vocabulary(config, train_rows)
+    if known is not None and resumes:
+        vocabulary, vectors = known, None
+    else:
+        vocabulary, vectors = _vocabulary(config, train_rows, known)
     model, data = config.model, config.data
-    preparation = Preparation(model.image_size, model.resize_filter, model.max_words, known)
+    preparation = Preparation(model.image_size, model.resize_filter, model.max_words, vocabulary)
     samples = GroundingDataset(train_rows, preparation, data.share_images, config.seed, data.augment)
     batches = TrainingBatches(len(samples), data.batch_size, config.optim.accumulate, config.seed)
     train_loader = _loader(samples, batches, data.workers)
     val_loader = evaluation_loader(val_rows, preparation, data.workers)
-    return Data(train_loader, batches, val_loader, val_unusable, known, vectors)
+    return Data(train_loader, batches, val_loader, val_unusable, vocabulary, vectors)
 
 
 def evaluation_loader(rows: list[Row], preparation: Preparation, workers: int) -> Loader:
@@ -125,11 +127,20 @@ def _scenes(config: ScenesConfig, split: str) -> tuple[str, str]:
     return str(path), str(folder / "images")
 
 
-def _vocabulary(config: TrainConfig, rows: list[Row]) -> tuple[Vocabulary, np.ndarray | None]:
-    """The file's words first, in its order, then the training words that it lacks."""
+def _vocabulary(config: TrainConfig, rows: list[Row], known: Vocabulary | None) -> tuple[Vocabulary, np.ndarray | None]:
+    """The known words or the vectors' file's first, in their order, then the training words that these lack."""
     trained = Vocabulary.of(expression for row in rows for expression in row.expressions)
+    if known is not None:
+        extended = known.extended(trained)
+        _report_new_words(extended.words[len(known.words) :])
+        return extended, None
     if config.data.word_vectors is None:
         return trained, None
     words, vectors = read_word_vectors(config.data.word_vectors, config.model.word_width)
-    known = set(words)
-    return Vocabulary(words + [word for word in trained.words if word not in known]), vectors
+    return Vocabulary(words).extended(trained), vectors
+
+
+def _report_new_words(new: tuple[str, ...]) -> None:
+    if new and (not dist.is_initialized() or dist.get_rank() == 0):
+        shown = ", ".join(new[:SHOWN]) + (", ..." if len(new) > SHOWN else "")
+        print(f"{len(new)} words are new to the network that the run begins with: {shown}", file=sys.stderr)
