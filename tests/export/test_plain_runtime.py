@@ -35,7 +35,9 @@ def test_the_same_answers(
 ) -> None:
     """The same box, score and winning anchor from the file, the vocabulary and ten lines."""
     path = program.parent / "picture.png"
-    picture.save(path)
+    seen = picture.copy()
+    seen.putalpha(seen.getchannel("G"))
+    seen.save(path)
     command = [sys.executable, "-I", str(program), str(exported), str(path), expression]
     done = subprocess.run(command, cwd=program.parent, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
