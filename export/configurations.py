@@ -22,7 +22,7 @@ COMMITTED = ("gin", "gin_onnx", "gin_torchscript")
 CONFIG = "config.pbtxt"
 DEMO_SIZE = 128  # pixels: the input of checkpoints/demo.pth
 ASKED = ("IMAGE", "EXPRESSION", "TOP_K")
-ANSWERED = ("BOX", "SCORE", "ATTENTION", "PRESENCE", "FOUND", "TOP_BOX", "TOP_SCORE")
+ANSWERED = ("BOX", "SCORE", "ATTENTION", "PRESENCE", "FOUND", "UNKNOWN", "TOP_BOX", "TOP_SCORE")
 OPTIONAL = ("TOP_K",)
 WARM_UPS = (1, 8)  # expressions
 WARM_UP_WORDS = 4
@@ -37,6 +37,7 @@ TENSORS: dict[str, tuple[str, tuple[int | str, ...], str]] = {  # type, sizes, a
     "ATTENTION": ("FP32", (-1, -1, -1), "N, h, w, 0..1: where the network looked"),
     "PRESENCE": ("FP32", (-1,), "N, how probably it is there; NaN: not calibrated"),
     "FOUND": ("BOOL", (-1,), "N, false: below presence_threshold"),
+    "UNKNOWN": ("STRING", (-1,), "N, words that the network does not know, by spaces"),
     "TOP_BOX": ("FP32", (-1, -1, 4), "N, TOP_K: best boxes that overlap little"),
     "TOP_SCORE": ("FP32", (-1, -1), "N, TOP_K; 0: there are no more boxes"),
     "images": ("UINT8", (-1, SIDE, SIDE, 3), "B, S, S, RGB"),

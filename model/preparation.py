@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from model.picture import RESIZE_FILTERS, InvalidInput, read_picture, resize
-from model.words import PADDING, Vocabulary, split_words
+from model.words import PADDING, UNKNOWN, Vocabulary, split_words
 
 __all__ = ["InvalidInput", "Preparation", "pad"]
 
@@ -62,6 +62,11 @@ class Preparation:
         if len(words) > self.max_words:
             raise InvalidInput(f"the expression has {len(words)} words; at most {self.max_words} are accepted")
         return self.vocabulary.ids(words)
+
+    def unknown_words(self, expression: str) -> list[str]:
+        """The words of one expression that the network does not know, as it is split."""
+        words = split_words(expression)
+        return [word for word, number in zip(words, self.vocabulary.ids(words), strict=True) if number == UNKNOWN]
 
     def expressions(self, expressions: Sequence[str | bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Word ids int64 (N, T), padded at the end, and lengths int64 (N,). Raises InvalidInput naming the culprit."""

@@ -13,13 +13,13 @@ from model.preparation import InvalidInput, Preparation
 from serve.answering.features import Features, Seen
 from serve.answering.network import Network
 
-Answer = dict[str, np.ndarray]  # the network's outputs by name, N rows each
+Answer = dict[str, np.ndarray]  # the network's outputs by name and the unknown words, N rows each
 
 
 @dataclass(frozen=True)
 class Question:
     """One image and N expressions. key: of the file's content. seen: kept features, or None, and then there are pixels
-    uint8 (S, S, 3). ids: int64 (N, T). lengths: int64 (N,)."""
+    uint8 (S, S, 3). ids: int64 (N, T). lengths: int64 (N,). unknown: words that the network lacks, bytes (N,)."""
 
     key: bytes
     seen: Seen | None
@@ -27,6 +27,7 @@ class Question:
     size: tuple[int, int]
     ids: np.ndarray
     lengths: np.ndarray
+    unknown: np.ndarray
 
 
 class Answerer:
@@ -55,7 +56,8 @@ class Answerer:
             ids, lengths = self.preparation.expressions(expressions)
         except InvalidInput as error:
             raise InvalidInput(f"EXPRESSION: {error}") from None
-        return Question(key, seen, pixels, size, ids, lengths)
+        unknown = [" ".join(self.preparation.unknown_words(text.decode())).encode() for text in expressions]
+        return Question(key, seen, pixels, size, ids, lengths, np.array(unknown, dtype=object))
 
     def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions together, each as it would be alone."""
@@ -78,7 +80,10 @@ class Answerer:
             np.concatenate([question.lengths for question in questions]),
             np.repeat([order[question.key] for question in questions], counts),
         )
-        return [{name: array[row] for name, array in outputs.items()} for row in rows]
+        return [
+            {name: array[row] for name, array in outputs.items()} | {"unknown": question.unknown}
+            for row, question in zip(rows, questions, strict=True)
+        ]
 
     def _look(self, questions: Sequence[Question]) -> dict[bytes, Seen]:
         """The features of all images asked about, each once; what is not kept yet goes through the network. Who asks

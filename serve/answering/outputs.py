@@ -11,7 +11,7 @@ from model.presence import Presence
 PRESENCE = "presence.json"
 MOST = 10  # boxes for one expression
 OVERLAP = 0.5  # IoU from which on two boxes are about one and the same thing
-NAMES = {"BOX": "boxes", "SCORE": "scores", "ATTENTION": "attention"}  # as they are, and the network's names for them
+NAMES = {"BOX": "boxes", "SCORE": "scores", "ATTENTION": "attention", "UNKNOWN": "unknown"}  # what is sent as it is
 
 
 class Outputs:
@@ -24,7 +24,7 @@ class Outputs:
         self.threshold = threshold
 
     def answer(self, network: dict[str, np.ndarray], wanted: Sequence[str], top: int) -> dict[str, np.ndarray]:
-        """network: its outputs by name. top: boxes for each expression. Returns the wanted outputs by name."""
+        """network: an `Answer`. top: boxes for each expression. Returns the wanted outputs by name."""
         answer = {name: network[NAMES[name]] for name in wanted if name in NAMES}
         if "PRESENCE" in wanted or "FOUND" in wanted:
             scores = network["scores"]

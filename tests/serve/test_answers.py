@@ -210,7 +210,7 @@ def test_http_describes_the_model(server: Server, client: Client) -> None:
     with urllib.request.urlopen(f"http://{server.address}:{server.http_port}/v2/models/gin") as response:
         metadata = json.load(response)
     assert [tensor["name"] for tensor in metadata["inputs"]] == ["IMAGE", "EXPRESSION", "TOP_K"]
-    outputs = ["BOX", "SCORE", "ATTENTION", "PRESENCE", "FOUND", "TOP_BOX", "TOP_SCORE"]
+    outputs = ["BOX", "SCORE", "ATTENTION", "PRESENCE", "FOUND", "UNKNOWN", "TOP_BOX", "TOP_SCORE"]
     assert [tensor["name"] for tensor in metadata["outputs"]] == outputs
     assert client.ready()
 

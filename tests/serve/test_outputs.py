@@ -13,7 +13,7 @@ from model.checkpoint import Checkpoint
 from model.presence import Presence
 from serve.answering.outputs import MOST, OVERLAP, Outputs, best_apart, iou
 
-NAMES = ("BOX", "SCORE", "PRESENCE", "FOUND", "TOP_BOX", "TOP_SCORE")
+NAMES = ("BOX", "SCORE", "PRESENCE", "FOUND", "UNKNOWN", "TOP_BOX", "TOP_SCORE")
 
 
 def ask(url: str, image: bytes, expressions: list[str], top: list[int] | None = None) -> dict[str, np.ndarray]:
@@ -44,7 +44,10 @@ def test_served(url: str, jpeg: bytes, checkpoint: Checkpoint) -> None:
     assert (iou(answers["TOP_BOX"])[:, *np.triu_indices(5, 1)] < OVERLAP).all()
     np.testing.assert_array_equal(answers["PRESENCE"], checkpoint.presence(answers["SCORE"]))
     np.testing.assert_array_equal(answers["FOUND"], answers["PRESENCE"] >= 0.5)
-    assert ask(url, jpeg, ["star"])["TOP_BOX"].shape == (1, 1, 4)
+    assert answers["UNKNOWN"].tolist() == [b"", b""]
+    alone = ask(url, jpeg, ["Purple STAR, far from the ☂"])
+    assert alone["TOP_BOX"].shape == (1, 1, 4)
+    assert alone["UNKNOWN"].tolist() == ["purple far ☂".encode()]
 
 
 @pytest.mark.parametrize("top", [[0], [MOST + 1], [-1], [2, 3], []])
