@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from model.presence import Presence
 from model.words import Vocabulary
 
 FORMAT = "gin-1"
+NAMED = 3  # weights that do not fit, in a message
 
 
 class InvalidCheckpoint(ValueError):
@@ -72,26 +74,40 @@ class Checkpoint:
             config = ModelConfig.from_dict(content["config"])
             presence = Presence(**content["presence"]) if content.get("presence") else None
             vocabulary, weights = Vocabulary(content["vocabulary"]), content["weights"]
-            checkpoint = cls(config, vocabulary, weights, content["training"], presence)
-            checkpoint.network()
+            _check_weights(weights, GIN(config, len(vocabulary)).state_dict())
+            return cls(config, vocabulary, weights, content["training"], presence)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             raise InvalidCheckpoint(f"{path} is damaged: {error}") from None
-        return checkpoint
 
 
 def load_plain(path: str | Path, data: bytes | None = None) -> dict[str, Any]:
     """A dictionary of tensors and plain data from a `torch.save` file, without executing anything it names. data: the
     file's bytes, if they have been read already."""
-    try:
-        content = torch.load(path if data is None else io.BytesIO(data), map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError):
-        raise
-    except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ValueError and others
-        reason = str(error).strip().splitlines()
-        raise InvalidCheckpoint(f"{path} cannot be read as a checkpoint: {reason[0] if reason else error!r}") from None
+    with open(path, "rb") if data is None else io.BytesIO(data) as file:
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ValueError and others
+            raise InvalidCheckpoint(f"{path} cannot be read as a checkpoint: {_unreadable(error)}") from None
     if not isinstance(content, dict):
         raise InvalidCheckpoint(f"{path} holds a {type(content).__name__}, not a checkpoint's dictionary")
     return content
+
+
+def _unreadable(error: Exception) -> str:
+    """What PyTorch found, without its advice to let the file run what it names."""
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named:
+        return f"it names {named[1]}; only tensors and plain data are accepted"
+    return "it is no file of torch.save, or one that is cut off or damaged"
+
+
+def _check_weights(weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """Raise ValueError that names weights which are missing, unknown or of another shape than expected."""
+    unfit = sorted(weights.keys() ^ expected.keys())
+    unfit += [name for name in expected if name in weights and weights[name].shape != expected[name].shape]
+    if unfit:
+        named = ", ".join(unfit[:NAMED]) + (", ..." if len(unfit) > NAMED else "")
+        raise ValueError(f"{len(unfit)} weights are missing, unknown or misshapen: {named}")
 
 
 def save_atomically(content: Any, path: Path) -> None:
