@@ -15,6 +15,7 @@ def open_onnx(path: Path, inputs: Sequence[str], outputs: Sequence[str]) -> Runn
     options = onnxruntime.SessionOptions()
     # After a run its threads would spin on for a while, on the cores of whatever is asked next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    options.log_severity_level = 3  # errors: it warns of half-precision constants that it cannot fold on the CPU
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the runtime's exceptions share no base but Exception
