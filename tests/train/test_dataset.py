@@ -119,5 +119,5 @@ def test_words_that_a_checkpoint_lacks(tmp_path: Path, capsys: pytest.CaptureFix
     words = load_data(TrainConfig(data=data), known).vocabulary.words
     assert words[:2] == known.words
     assert set(words) >= {word for row in read_rows(table, tmp_path / "images") for word in row.expressions[0].split()}
-    assert f"{len(words) - 2} words are new" in capsys.readouterr().err
+    assert f"new to the network that the run begins with: {', '.join(words[2:])}" in capsys.readouterr().err
     assert load_data(TrainConfig(data=data), known, resumes=True).vocabulary.words == known.words

@@ -142,5 +142,5 @@ def _vocabulary(config: TrainConfig, rows: list[Row], known: Vocabulary | None) 
 
 def _report_new_words(new: tuple[str, ...]) -> None:
     if new and (not dist.is_initialized() or dist.get_rank() == 0):
-        shown = ", ".join(new[:SHOWN]) + (", ..." if len(new) > SHOWN else "")
-        print(f"{len(new)} words are new to the network that the run begins with: {shown}", file=sys.stderr)
+        more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
+        print(f"new to the network that the run begins with: {', '.join(new[:SHOWN])}{more}", file=sys.stderr)
