@@ -34,6 +34,8 @@ class Grounding:
     """How probable it is that the thing is in the picture at all, 0..1; None if the network was not calibrated."""
     found: bool = True
     """False where that is below the server's threshold: read it as "not there"."""
+    unknown: tuple[str, ...] = ()
+    """Words of the expression that the network has not learnt, in lower case: it answered as if there were none."""
     others: tuple[Candidate, ...] = ()
     """The next best boxes, best first, none of which overlaps another or `box` by much; empty unless asked for."""
     attention: Array | None = field(default=None, compare=False, repr=False)

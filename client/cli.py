@@ -7,7 +7,7 @@ import os
 import sys
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
     questions = ((file_bytes(image) if alone else image, expressions) for image in images)
     table = _Table([] if alone else images, expressions)
     quiet = alone or sys.stdout.isatty()  # the answers themselves show how far it is
-    status = arguments.OK
+    status, said = arguments.OK, ""
     with arguments.connect(args) as client, Progress(0 if quiet else len(images)) as progress:
         outcomes = client.ground_many(questions, args.in_flight, args.attention, args.top_k, return_errors=True)
         for image, target, outcome in zip(images, targets, outcomes, strict=True):
@@ -83,7 +83,10 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
                 print(json.dumps(document(image, outcome)) if args.json else table.rows(image, outcome), flush=True)
                 if target is not None:
                     _save(outcome, target)
+                said = unknown(outcome)  # the same for every image, whose expressions are the same
             progress.advance()
+    if said:
+        arguments.say(parser.command, _printable(said), status)
     return status
 
 
@@ -97,6 +100,12 @@ def groundings(answers: Answers) -> list[dict[str, Any]]:
     return [_grounding(one) for one in answers]
 
 
+def unknown(answers: Iterable[Grounding]) -> str:
+    """The words that the network does not know in a sentence; empty if it knows all."""
+    words = dict.fromkeys(word for one in answers for word in one.unknown)
+    return f"the network does not know: {', '.join(words)}" if words else ""
+
+
 def there(one: Grounding) -> str:
     """How probable it is that the thing is in the picture, as tables show it; empty if nobody knows."""
     return "" if one.presence is None else f"{one.presence:.0%}"
@@ -105,7 +114,11 @@ def there(one: Grounding) -> str:
 def _grounding(one: Grounding) -> dict[str, Any]:
     presence = None if one.presence is None else round(one.presence, 6)
     record = {"expression": one.expression, **_box(one), "presence": presence, "found": one.found}
-    return record | ({"others": [_box(other) for other in one.others]} if one.others else {})
+    if one.unknown:
+        record["unknown"] = list(one.unknown)
+    if one.others:
+        record["others"] = [_box(other) for other in one.others]
+    return record
 
 
 def _box(candidate: Grounding | Candidate) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Question:
         if isinstance(image, str | os.PathLike) and not os.path.isfile(image):
             image = data
         more = ("TOP_BOX", "TOP_SCORE") * (top > 1) + ("ATTENTION",) * attention
-        return cls(image, data, asked, encoded, top, ("BOX", "SCORE", "PRESENCE", "FOUND", *more))
+        return cls(image, data, asked, encoded, top, ("BOX", "SCORE", "PRESENCE", "FOUND", "UNKNOWN", *more))
 
     def at(self, place: "Place") -> "Question":
         """The same with its picture in shared memory."""
@@ -79,6 +79,7 @@ class Question:
         """From the arrays by name. Raises ServerFailed if they are not what was asked for."""
         boxes, scores = self._checked(arrays, "BOX", 4), self._checked(arrays, "SCORE")
         presences, found = self._checked(arrays, "PRESENCE", finite=False), self._checked(arrays, "FOUND")
+        unknown = self._checked(arrays, "UNKNOWN", finite=False)
         maps: list[Array | None] = [None] * len(self.expressions)
         if "ATTENTION" in self.outputs:
             maps = list(self._checked(arrays, "ATTENTION", ANY, ANY))
@@ -93,6 +94,7 @@ class Question:
                 float(scores[n]),
                 None if np.isnan(presences[n]) else float(presences[n]),
                 bool(found[n]),
+                tuple(unknown[n].decode(errors="replace").split()),
                 others[n],
                 maps[n],
                 self.image,

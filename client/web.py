@@ -17,7 +17,7 @@ from PIL import Image
 
 from client import arguments, draw
 from client.answers import Answers
-from client.cli import there
+from client.cli import there, unknown
 from client.errors import GroundingError, Refused
 from client.library import Client
 from client.pictures import MAX_BYTES
@@ -98,9 +98,12 @@ def page(client: Client) -> gradio.Blocks:
         try:
             path = _uploaded(chosen["path"], picture.GRADIO_CACHE)
             answers = client.ground(path, expressions, attention)
-            return draw.draw(path, answers), _rows(answers), f"Answered in {answers.seconds * 1e3:.0f} ms."
+            said = [f"Answered in {answers.seconds * 1e3:.0f} ms."]
+            if words := unknown(answers):
+                said.append(_warning(words))
+            return draw.draw(path, answers), _rows(answers), " ".join(said)
         except GroundingError as error:
-            return None, [], f"⚠️ {str(error)[:1].upper()}{str(error)[1:]}."
+            return None, [], _warning(str(error))
 
     with gradio.Blocks(title="GIN: point at the thing a sentence names", analytics_enabled=False) as blocks:
         gradio.Markdown("# Point at the thing a sentence names")
@@ -138,6 +141,10 @@ def _uploaded(path: str, cache: str) -> str:
     except (OSError, RuntimeError, ValueError):  # too long, a loop of links, a zero in it
         pass
     raise Refused("this picture was not uploaded here: choose it anew")
+
+
+def _warning(text: str) -> str:
+    return f"⚠️ {text[:1].upper()}{text[1:]}."
 
 
 def _rows(answers: Answers) -> list[list[str | float]]:

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 import grpc
 import numpy as np
 from tritonclient.grpc import service_pb2, service_pb2_grpc
+from tritonclient.utils import serialize_byte_tensor
 
 Act = Callable[["FakeServer", grpc.ServicerContext], service_pb2.ModelInferResponse]
 CODE = grpc.StatusCode
 GRID = (3, 4)  # h, w of the attention maps
+_TYPES = {"BOOL": np.bool_, "FP32": np.float32}
 
 
 @dataclass
@@ -80,6 +82,11 @@ def presence_of(n: int) -> float:
     return 0.75 / (n + 1)
 
 
+def unknown_of(expression: bytes) -> bytes:
+    """The words of an expression that the fake says are unknown: those with a z."""
+    return b" ".join(word for word in expression.split() if b"z" in word)
+
+
 def top_of(raw: bytes | None) -> int:
     """The number that TOP_K holds, 1 without it."""
     return 1 if raw is None else int(np.frombuffer(raw, np.int32)[0])
@@ -96,6 +103,7 @@ def answer(server: FakeServer, _context: grpc.ServicerContext) -> service_pb2.Mo
         "SCORE": np.array([score_of(n) for n in range(count)], np.float32),
         "PRESENCE": np.array([presence_of(n) for n in range(count)], np.float32),
         "FOUND": np.array([presence_of(n) >= 0.5 for n in range(count)]),
+        "UNKNOWN": np.array([unknown_of(expression) for expression in server.asked[-1].expressions], np.object_),
         "TOP_BOX": np.array(tops, np.float32),
         "TOP_SCORE": np.array(top_scores, np.float32),
         "ATTENTION": np.broadcast_to(np.arange(count, dtype=np.float32)[:, None, None], (count, *GRID)),
@@ -110,7 +118,7 @@ def answering(arrays: dict[str, np.ndarray]) -> Act:
         usual = answer(server, context)
         given = respond(arrays)
         for output, raw in zip(usual.outputs, usual.raw_output_contents, strict=True):
-            if output.name in ("PRESENCE", "FOUND") and output.name not in arrays:
+            if output.name in ("PRESENCE", "FOUND", "UNKNOWN") and output.name not in arrays:
                 given.outputs.append(output)
                 given.raw_output_contents.append(raw)
         return given
@@ -132,12 +140,13 @@ def silence(_server: FakeServer, context: grpc.ServicerContext) -> service_pb2.M
 
 
 def respond(arrays: dict[str, np.ndarray]) -> service_pb2.ModelInferResponse:
-    """`arrays` as outputs, FP32 but for truth values."""
+    """`arrays` as outputs, FP32 but for truth values and bytes."""
     response = service_pb2.ModelInferResponse(model_name="gin")
     for name, array in arrays.items():
-        kind, dtype = ("BOOL", np.bool_) if array.dtype == np.bool_ else ("FP32", np.float32)
+        kind = {"b": "BOOL", "O": "BYTES"}.get(array.dtype.kind, "FP32")
         response.outputs.add(name=name, datatype=kind, shape=array.shape)
-        response.raw_output_contents.append(np.ascontiguousarray(array, dtype).tobytes())
+        raw = serialize_byte_tensor(array).item() if kind == "BYTES" else array.astype(_TYPES[kind]).tobytes()
+        response.raw_output_contents.append(raw)
     return response
 
 

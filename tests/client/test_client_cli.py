@@ -65,7 +65,20 @@ def test_json_parses(server: FakeServer, image: Path, capsys: pytest.CaptureFixt
         assert grounding["score"] == pytest.approx(score_of(n), abs=1e-5)
         assert grounding["presence"] == pytest.approx(presence_of(n))
         assert grounding["found"] is (n == 0)
-        assert "others" not in grounding
+        assert not {"unknown", "others"} & set(grounding)
+
+
+def test_words_that_the_network_does_not_know_are_said_once(
+    server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(image), str(image), "the zebra", "cup", "zebra zoo", "--url", server.url]
+    assert cli.main(words) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 7
+    assert err == "client: the network does not know: zebra, zoo\n"
+    assert cli.main([*words, "--json"]) == 0
+    groundings = json.loads(capsys.readouterr().out.splitlines()[0])["groundings"]
+    assert [g.get("unknown") for g in groundings] == [["zebra"], None, ["zebra", "zoo"]]
 
 
 def test_the_next_best_boxes(server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ DEAD_STUB = failing(CODE.INTERNAL, "in ensemble 'gin', Stub process 'prepare_0_0
 
 
 def test_answers_keep_the_order_of_the_expressions(way: Way) -> None:
-    expressions = ["the red ball", "", "左边的男人", "the red ball", "naïve\0zero"]
+    expressions = ["the red ball", "", "左边的男人", "the red ball", "naïve\0nought"]
     with way.connect(way.server.url) as client:
         found = client.ground(b"any bytes", expressions)
     assert [g.expression for g in found] == expressions
@@ -48,10 +48,11 @@ def test_answers_keep_the_order_of_the_expressions(way: Way) -> None:
         assert grounding.score == pytest.approx(score_of(n))
         assert grounding.presence == pytest.approx(presence_of(n))
         assert grounding.found is (n == 0)
+        assert grounding.unknown == ()
         assert grounding.others == ()
         assert grounding.attention is None
     assert way.server.asked[0].model == "gin"
-    assert way.server.asked[0].outputs == ["BOX", "SCORE", "PRESENCE", "FOUND"]
+    assert way.server.asked[0].outputs == ["BOX", "SCORE", "PRESENCE", "FOUND", "UNKNOWN"]
     assert way.server.asked[0].top == 1
 
 
@@ -64,7 +65,7 @@ def test_one_string_is_a_list_of_one_and_any_iterable_will_do(way: Way) -> None:
 def test_attention_comes_only_when_asked_for(way: Way) -> None:
     with way.connect(way.server.url) as client:
         found = client.ground(b"x", ["a", "b"], attention=True)
-    assert way.server.asked[0].outputs == ["BOX", "SCORE", "PRESENCE", "FOUND", "ATTENTION"]
+    assert way.server.asked[0].outputs == ["BOX", "SCORE", "PRESENCE", "FOUND", "UNKNOWN", "ATTENTION"]
     for n, grounding in enumerate(found):
         assert grounding.attention is not None
         assert grounding.attention.shape == GRID
@@ -91,6 +92,12 @@ def test_without_a_calibration_presence_is_not_known(way: Way) -> None:
         (found,) = client.ground(b"x", "a")
     assert found.presence is None
     assert found.found
+
+
+def test_words_that_the_network_does_not_know_come_with_the_answer(way: Way) -> None:
+    with way.connect(way.server.url) as client:
+        found = client.ground(b"x", ["the zebra über zwölf", "cup"])
+    assert [g.unknown for g in found] == [("zebra", "zwölf"), ()]
 
 
 @pytest.mark.parametrize("expressions", [[], [b"bytes"], [None], ["half \ud800"]])
@@ -364,6 +371,12 @@ def test_ready_asks_for_the_model(way: Way) -> None:
         {},
         {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2), "ATTENTION": np.zeros((2, 9))},
         {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2), "ATTENTION": np.zeros((2, 3, 4)), "FOUND": np.ones(1, bool)},
+        {
+            "BOX": np.zeros((2, 4)),
+            "SCORE": np.zeros(2),
+            "ATTENTION": np.ones((2, 3, 4)),
+            "UNKNOWN": np.array([b""], "O"),
+        },
         {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2)},
     ],
 )

@@ -66,12 +66,13 @@ def test_uploads_and_examples_are_answered(server: FakeServer, address: str, sec
     example, _ = visitor.predict(0, api_name="/load_example")
     given = [secret, web.EXAMPLES / "triangles.jpg"]
     for picture in (gradio_client.handle_file(secret), example["value"]):
-        _, table, said = visitor.predict(picture, "star\ncup", False, api_name="/ask")
+        _, table, said = visitor.predict(picture, "star\nzebra", False, api_name="/ask")
         assert said.startswith("Answered in")
+        assert said.endswith(" ms. ⚠️ The network does not know: zebra.")
         assert table["headers"] == ["expression", "score", "there", "x1", "y1", "x2", "y2"]
         assert table["data"] == [
             ["star", 0.5, "75%", 0.5, 1.0, 20.0, 10.2],
-            ["cup", 0.333, "38%", 1.5, 2.0, 21.0, 11.2],
+            ["zebra", 0.333, "38%", 1.5, 2.0, 21.0, 11.2],
         ]
     assert [asked.image for asked in server.asked] == [path.read_bytes() for path in given]
 
