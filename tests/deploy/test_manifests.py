@@ -22,7 +22,10 @@ def documents(name: str) -> list[dict]:
     return list(yaml.safe_load_all((DEPLOY / name).read_text()))
 
 
-@pytest.mark.parametrize("manifest", documents("kubernetes.yaml"), ids=lambda manifest: manifest["kind"])
+MANIFESTS = [manifest for name in ("kubernetes", "proxy", "models") for manifest in documents(f"{name}.yaml")]
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda one: f"{one['metadata']['name']}-{one['kind']}")
 def test_kubernetes(manifest: dict) -> None:
     """Each manifest keeps to Kubernetes' own schema, without a field that it does not know."""
     kubernetes_validate.validate(manifest, VERSION, strict=True)
@@ -50,6 +53,50 @@ def test_kubernetes_parts_fit() -> None:
     assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
 
 
+def test_kubernetes_proxy_fits() -> None:
+    """It is the one that reaches the servers, by the name and port of their service, with nginx's files by its names
+    for them; what kustomization.yaml puts together is there."""
+    kinds, servers = ({one["kind"]: one for one in documents(f"{name}.yaml")} for name in ("proxy", "kubernetes"))
+    pod = kinds["Deployment"]["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    for selector in (
+        kinds["Deployment"]["spec"]["selector"]["matchLabels"],
+        kinds["Service"]["spec"]["selector"],
+        kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        servers["NetworkPolicy"]["spec"]["ingress"][0]["from"][0]["podSelector"]["matchLabels"],
+    ):
+        assert selector == labels
+    (container,) = pod["spec"]["containers"]
+    (compose,) = documents("compose.yaml")
+    assert container["image"] == compose["services"]["proxy"]["image"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    assert mounted.keys() == volumes.keys()
+    (kustomization,) = documents("kustomization.yaml")
+    assert all((DEPLOY / path).is_file() for path in kustomization["resources"])
+    (generated,) = kustomization["configMapGenerator"]
+    assert volumes["configuration"]["configMap"]["name"] == generated["name"]
+    parts = {key: DEPLOY / (path or key) for key, _, path in (file.partition("=") for file in generated["files"])}
+    text = parts["nginx.conf"].read_text()
+    assert set(re.findall(r"include (\S+);", text)) == parts.keys() - {"nginx.conf"}
+    assert mounted["configuration"] == "/etc/nginx"
+    assert f"{mounted['tls']}/tls.key;" in text
+    assert f"listen {container['ports'][0]['containerPort']} " in text
+    service = servers["Service"]
+    port = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc")
+    wanted = f"server {service['metadata']['name']}.default.svc.cluster.local:{port} resolve "
+    assert wanted in parts["replicas.conf"].read_text()
+
+
+def test_autoscaling() -> None:
+    """What the autoscaler asks for, of a kind that it asks for, is what prometheus-adapter is told to provide."""
+    scaler = next(one for one in documents("kubernetes.yaml") if one["kind"] == "HorizontalPodAutoscaler")
+    (values,) = documents("prometheus-adapter.yaml")
+    (wanted,), (rule,) = scaler["spec"]["metrics"], values["rules"]["custom"]
+    assert rule["seriesQuery"].partition("{")[0] == wanted["pods"]["metric"]["name"]
+    assert rule["resources"]["overrides"] == {name: {"resource": name} for name in ("namespace", "pod")}
+
+
 def test_pod_monitor() -> None:
     """It finds the pods and their ports, by their names."""
     (monitor,) = documents("podmonitor.yaml")
@@ -70,6 +117,11 @@ def test_kserve() -> None:
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "gin"}, "spec": predictor}
     kubernetes_validate.validate(pod, VERSION, strict=True)
     assert make_parser().parse_args(predictor["containers"][0]["args"]).insecure
+    same = next(one for one in documents("kubernetes.yaml") if one["kind"] == "Deployment")["spec"]["template"]["spec"]
+    assert predictor["securityContext"] == same["securityContext"]
+    assert predictor["volumes"] == same["volumes"]
+    for part in ("securityContext", "volumeMounts"):
+        assert predictor["containers"][0][part] == same["containers"][0][part]
 
 
 def test_compose() -> None:
@@ -82,6 +134,9 @@ def test_compose() -> None:
     mounted = {volume.split(":")[0] for service in compose["services"].values() for volume in service["volumes"]}
     mounted -= {"./tls"}  # is made as docs/operating.md says
     assert [path for path in mounted if not (DEPLOY / path).exists()] == []
+    proxy = {volume.split(":")[1] for volume in compose["services"]["proxy"]["volumes"]}
+    included = re.findall(r"include (\S+);", (DEPLOY / "nginx.conf").read_text())
+    assert {f"/etc/nginx/{name}" for name in ("nginx.conf", *included)} < proxy
     outside = [name for name, service in compose["services"].items() if "ports" in service]
     assert outside == ["proxy", "grafana"]
 

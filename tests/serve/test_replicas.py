@@ -21,7 +21,7 @@ from serve import Server
 from tests.serve.conftest import QUESTION
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-CONFIGURATION = Path(__file__).parent.parent.parent / "deploy" / "nginx.conf"
+DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 SAMPLE = 20  # answers before and after the death
 
@@ -40,6 +40,15 @@ def replicas(repository: Path) -> Iterator[list[Server]]:
         yield [stack.enter_context(Server(repository, "127.0.0.1", 0, 0, 0)) for _ in range(2)]
 
 
+def changed(path: Path, changes: dict[str, str]) -> str:
+    """A committed file with other texts in the place of some."""
+    text = path.read_text()
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new)
+    return text
+
+
 @pytest.fixture(scope="module")
 def balancer(replicas: list[Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
     """nginx with the committed configuration, only with addresses and files of this test: its port and certificate."""
@@ -47,13 +56,11 @@ def balancer(replicas: list[Server], tmp_path_factory: pytest.TempPathFactory) -
     make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
     subprocess.run(["openssl", *make.split(), *files], check=True, capture_output=True)
-    text = CONFIGURATION.read_text()
-    changes = {"listen 8443": f"listen 127.0.0.1:{port}", "/etc/gin": str(folder), "/tmp/nginx": f"{folder}/nginx"}
-    changes |= {f"gin-{n}:8001": f"127.0.0.1:{replica.grpc_port}" for n, replica in enumerate(replicas)}
-    for old, new in changes.items():
-        assert old in text
-        text = text.replace(old, new)
+    places = {"listen 8443": f"listen 127.0.0.1:{port}", "/etc/gin": str(folder), "/tmp/nginx": f"{folder}/nginx"}
+    servers = {f"gin-{n}:8001": f"127.0.0.1:{replica.grpc_port}" for n, replica in enumerate(replicas)}
+    text = changed(DEPLOY / "nginx.conf", places)
     (folder / "nginx.conf").write_text(f"user root;\n{text}" if os.getuid() == 0 else text)
+    (folder / "replicas.conf").write_text(changed(DEPLOY / "replicas-compose.conf", servers))
     command = [str(NGINX), "-c", str(folder / "nginx.conf"), "-e", "stderr"]
     subprocess.run([*command, "-t"], check=True)
     process = subprocess.Popen([*command, "-g", "daemon off;"])
