@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from client.aio import AsyncClient
-    from client.library import DEFAULT_TIMEOUT, DEFAULT_URL, Answers, Candidate, Client, Grounding, Tls
+    from client.library import DEFAULT_MODEL, DEFAULT_TIMEOUT, DEFAULT_URL, Answers, Candidate, Client, Grounding, Tls
 
 from client.errors import Busy, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
 
 __all__ = [
+    "DEFAULT_MODEL",
     "DEFAULT_TIMEOUT",
     "DEFAULT_URL",
     "Answers",

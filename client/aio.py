@@ -11,7 +11,15 @@ from tritonclient.utils import InferenceServerException
 from client.address import DEFAULT_URL, Address, Tls
 from client.answers import Answers
 from client.errors import CLOSED, GroundingError, from_status
-from client.library import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT, Asked, check_in_flight, check_timeout, not_ready
+from client.library import (
+    DEFAULT_IN_FLIGHT,
+    DEFAULT_MODEL,
+    DEFAULT_TIMEOUT,
+    Asked,
+    check_in_flight,
+    check_timeout,
+    not_ready,
+)
 from client.over_grpc import AsyncGrpc
 from client.pictures import ImageLike
 from client.question import Question
@@ -29,9 +37,15 @@ class AsyncClient:
     Shared memory is for blocking calls only.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, timeout: float = DEFAULT_TIMEOUT, tls: Tls | None = None) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        timeout: float = DEFAULT_TIMEOUT,
+        tls: Tls | None = None,
+        model: str = DEFAULT_MODEL,
+    ) -> None:
         self.url, self.timeout = url, check_timeout(timeout)
-        self._address = Address.parse(url, tls)
+        self._address, self._model = Address.parse(url, tls), model
         self._made: AsyncGrpc | AsyncHttp | None = None
         self._calls: set[asyncio.Task[Any]] = set()  # that wait for the server
         self._closed = False
@@ -155,9 +169,9 @@ class AsyncClient:
             if self._address.http:
                 from client.over_http import AsyncHttp
 
-                self._made = AsyncHttp(self._address)
+                self._made = AsyncHttp(self._address, self._model)
             else:
-                self._made = AsyncGrpc(self._address)
+                self._made = AsyncGrpc(self._address, self._model)
         return self._made
 
 

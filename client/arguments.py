@@ -12,7 +12,7 @@ from typing import NoReturn, TextIO
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from client.errors import GroundingError, Refused
-from client.library import DEFAULT_IN_FLIGHT, DEFAULT_TIMEOUT, DEFAULT_URL, Client, Tls
+from client.library import DEFAULT_IN_FLIGHT, DEFAULT_MODEL, DEFAULT_TIMEOUT, DEFAULT_URL, Client, Tls
 
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 EXIT_CODES = (
@@ -41,6 +41,12 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", metavar="SECONDS", type=positive, default=DEFAULT_TIMEOUT, help="longest wait (%(default)g)"
     )
+    parser.add_argument(
+        "--model",
+        metavar="NAME",
+        default=DEFAULT_MODEL,
+        help="model to ask, such as gin_int8 if the server has it (default: %(default)s)",
+    )
     tls = parser.add_argument_group("encrypted connections", "files in PEM form, for grpcs:// and https://")
     tls.add_argument("--ca", metavar="FILE", help="authorities to trust instead of the well-known ones")
     tls.add_argument("--certificate", metavar="FILE", help="shows the server who asks")
@@ -58,7 +64,7 @@ def connect(args: argparse.Namespace) -> Client:
     """The client that the arguments describe. Raises Refused if they do not make sense."""
     files = (args.ca, args.certificate, args.key)
     try:
-        return Client(args.url, args.timeout, Tls(*files) if any(files) else None)
+        return Client(args.url, args.timeout, Tls(*files) if any(files) else None, model=args.model)
     except ValueError as error:
         raise Refused(str(error)) from None
 

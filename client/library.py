@@ -1,4 +1,4 @@
-"""The library: `Client` asks a Triton server that serves `gin`, over gRPC or HTTP."""
+"""The library: `Client` asks a Triton server that serves `gin` or a variant of it, over gRPC or HTTP."""
 
 import math
 import time
@@ -19,9 +19,20 @@ from client.question import Question
 from client.retry import Budget, Call
 from client.shared import Regions
 
-__all__ = ["DEFAULT_IN_FLIGHT", "DEFAULT_TIMEOUT", "DEFAULT_URL", "Answers", "Candidate", "Client", "Grounding", "Tls"]
+__all__ = [
+    "DEFAULT_IN_FLIGHT",
+    "DEFAULT_MODEL",
+    "DEFAULT_TIMEOUT",
+    "DEFAULT_URL",
+    "Answers",
+    "Candidate",
+    "Client",
+    "Grounding",
+    "Tls",
+]
 
 DEFAULT_TIMEOUT = 10.0
+DEFAULT_MODEL = "gin"
 DEFAULT_IN_FLIGHT = 4
 
 Asked: TypeAlias = tuple[ImageLike, str | Iterable[str]]
@@ -39,6 +50,7 @@ class Client:
     client never fails for lack of a server.
     shared_memory: send large pictures to a server on this machine through its memory; the server must allow it
     (`python -m serve --unrestricted shared-memory`), else calls raise Refused. For one server, not for replicas.
+    model: which one to ask, of those that the server serves; a variant such as `gin_int8` takes and answers the same.
 
     Raises ValueError for what is no address, a timeout that is not a positive number or unusable certificates.
     """
@@ -49,15 +61,16 @@ class Client:
         timeout: float = DEFAULT_TIMEOUT,
         tls: Tls | None = None,
         shared_memory: bool = False,
+        model: str = DEFAULT_MODEL,
     ) -> None:
         self.url, self.timeout = url, check_timeout(timeout)
         address = Address.parse(url, tls)
         if address.http:
             from client.over_http import Http  # imports an HTTP library that gRPC does not need
 
-            self._connection: Grpc | Http = Http(address)
+            self._connection: Grpc | Http = Http(address, model)
         else:
-            self._connection = Grpc(address)
+            self._connection = Grpc(address, model)
         self._regions = Regions(self._connection, url) if shared_memory else None
         self._budget = Budget()
 
@@ -76,7 +89,7 @@ class Client:
         self._connection.close()
 
     def ready(self) -> bool:
-        """Whether the server is there and ready to ground. False, not an error, when it is not there."""
+        """Whether the server is there and its model ready. False, not an error, when one of them is not there."""
         try:
             return self._connection.ready(self.timeout)
         except InferenceServerException as error:

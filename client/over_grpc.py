@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException
 from client.address import Address, Tls
 from client.errors import CLOSED
 from client.pictures import MAX_BYTES, Array
-from client.question import MODEL, Question
+from client.question import Question
 
 # A name with several addresses is several replicas: spread over them, and go round the one that is down.
 _SERVICE_CONFIG = '{"loadBalancingConfig": [{"round_robin": {}}]}'
@@ -43,21 +43,22 @@ _CHANNEL_ARGS: list[tuple[str, int | str]] = [
 
 
 class Grpc:
-    """Blocking calls; threads may share it."""
+    """Blocking calls about one model; threads may share it."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, model: str) -> None:
         self._triton = triton.InferenceServerClient(**_options(address))
+        self._model = model
         self._closed = False
 
     def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
         """The outputs by name, within `seconds`."""
         with self._open():
-            return question.arrays(self._triton.infer(**_call(question, seconds)))
+            return question.arrays(self._triton.infer(self._model, **_call(question, seconds)))
 
     def ready(self, seconds: float) -> bool:
         """Whether the model can be asked."""
         with self._open():
-            return bool(self._triton.is_model_ready(MODEL, client_timeout=seconds))
+            return bool(self._triton.is_model_ready(self._model, client_timeout=seconds))
 
     def share(self, region: str, size: int, seconds: float) -> None:
         """Tell the server of a region of shared memory, under its own name."""
@@ -87,18 +88,19 @@ class Grpc:
 class AsyncGrpc:
     """The same for one event loop."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, model: str) -> None:
         import tritonclient.grpc.aio as aio
 
         self._triton = aio.InferenceServerClient(**_options(address))
+        self._model = model
 
     async def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
         """As in Grpc."""
-        return question.arrays(await self._triton.infer(**_call(question, seconds)))
+        return question.arrays(await self._triton.infer(self._model, **_call(question, seconds)))
 
     async def ready(self, seconds: float) -> bool:
         """As in Grpc."""
-        return bool(await self._triton.is_model_ready(MODEL, client_timeout=seconds))
+        return bool(await self._triton.is_model_ready(self._model, client_timeout=seconds))
 
     async def close(self) -> None:
         """As in Grpc."""
@@ -119,7 +121,6 @@ def _credentials(tls: Tls) -> grpc.ChannelCredentials:
 
 def _call(question: Question, seconds: float) -> dict[str, Any]:
     return {
-        "model_name": MODEL,
         "inputs": question.inputs(triton),
         "outputs": question.requested(triton),
         # `timeout` lets the server drop what it could not begin in time; `client_timeout` ends the call here.

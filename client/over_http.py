@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from client.address import Address
 from client.errors import CLOSED, FORKED, ServerFailed
 from client.pictures import Array
-from client.question import MODEL, Question
+from client.question import Question
 
 T = TypeVar("T")
 
@@ -36,10 +36,11 @@ _STATUS = {
 
 
 class AsyncHttp:
-    """Calls on the event loop that is running when it is made."""
+    """Calls about one model, on the event loop that is running when it is made."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, model: str) -> None:
         tls = address.tls
+        self._model = model
         self._triton = aio.InferenceServerClient(
             address.target,
             ssl=tls is not None,
@@ -52,7 +53,8 @@ class AsyncHttp:
         inputs, outputs = question.inputs(triton), question.requested(triton)
         try:
             async with _deadline(seconds):
-                result = await self._triton.infer(MODEL, inputs, outputs=outputs, timeout=math.ceil(seconds * 1e6))
+                timeout = math.ceil(seconds * 1e6)
+                result = await self._triton.infer(self._model, inputs, outputs=outputs, timeout=timeout)
             return question.arrays(result)
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             # tritonclient takes whatever comes with HTTP 200 for an answer of Triton's
@@ -61,7 +63,7 @@ class AsyncHttp:
     async def ready(self, seconds: float) -> bool:
         """Whether the model can be asked."""
         async with _deadline(seconds):
-            return bool(await self._triton.is_model_ready(MODEL))
+            return bool(await self._triton.is_model_ready(self._model))
 
     async def share(self, region: str, size: int, seconds: float) -> None:
         """Tell the server of a region of shared memory, under its own name."""
@@ -82,14 +84,14 @@ class Http:
     """The same for callers without an event loop: it keeps one in a thread of its own, which callers may share. A
     process that is forked gets no copy of the thread: there all calls raise ValueError."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, model: str) -> None:
         self._loop = asyncio.new_event_loop()
         self._process = os.getpid()
         self._closed = False
         self._closing = threading.Lock()  # held while a call is begun, so that none begins after the last
         self._thread = threading.Thread(target=self._loop.run_forever, name="gin-http", daemon=True)
         self._thread.start()
-        self._http = self._run(_make(address))
+        self._http = self._run(_make(address, model))
 
     def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
         """As in AsyncHttp."""
@@ -136,8 +138,8 @@ class Http:
             raise ValueError(CLOSED) from None
 
 
-async def _make(address: Address) -> AsyncHttp:
-    return AsyncHttp(address)
+async def _make(address: Address, model: str) -> AsyncHttp:
+    return AsyncHttp(address, model)
 
 
 async def _finish(http: AsyncHttp) -> None:

@@ -15,7 +15,6 @@ from client.pictures import MAX_BYTES, Array, ImageLike, file_bytes
 if TYPE_CHECKING:
     from client.shared import Place
 
-MODEL = "gin"
 ANY = -1  # a size that the server chooses
 
 

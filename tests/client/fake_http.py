@@ -77,7 +77,7 @@ def running_http(fake: FakeServer, context: ssl.SSLContext | None = None) -> Ite
         return web.Response(body=head + b"".join(contents), headers={"Inference-Header-Content-Length": str(len(head))})
 
     async def ready(request: web.Request) -> web.Response:
-        return web.Response(status=200 if fake.model_is_ready and request.match_info["name"] == "gin" else 400)
+        return web.Response(status=200 if fake.model_is_ready and request.match_info["name"] == fake.model else 400)
 
     application = web.Application(client_max_size=2**30)
     application.router.add_post("/v2/models/{name}/infer", infer)

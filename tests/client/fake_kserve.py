@@ -37,6 +37,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
 
     script: list[Act] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
+    model: str = "gin"
     model_is_ready: bool = True
     port: int = 0
     scheme: str = ""
@@ -48,7 +49,7 @@ class FakeServer(service_pb2_grpc.GRPCInferenceServiceServicer):
     def ModelReady(
         self, request: service_pb2.ModelReadyRequest, _context: grpc.ServicerContext
     ) -> service_pb2.ModelReadyResponse:
-        return service_pb2.ModelReadyResponse(ready=self.model_is_ready and request.name == "gin")
+        return service_pb2.ModelReadyResponse(ready=self.model_is_ready and request.name == self.model)
 
     def ModelInfer(
         self, request: service_pb2.ModelInferRequest, context: grpc.ServicerContext

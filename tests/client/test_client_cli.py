@@ -55,7 +55,8 @@ def test_the_table_is_aligned(server: FakeServer, image: Path, capsys: pytest.Ca
 
 
 def test_json_parses(server: FakeServer, image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([str(image), "左边", "b", "--json", "--url", server.url]) == 0
+    assert cli.main([str(image), "左边", "b", "--json", "--url", server.url, "--model", "gin_int8"]) == 0
+    assert server.asked[0].model == "gin_int8"
     document = json.loads(capsys.readouterr().out)
     assert document["image"] == str(image)
     assert document["milliseconds"] > 0
@@ -295,7 +296,7 @@ def test_no_server_and_no_answer(
 def test_a_defect_is_one_line_too(
     image: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arguments, "Client", lambda *_: 1 / 0)
+    monkeypatch.setattr(arguments, "Client", lambda *_, **__: 1 / 0)
     status, err = fails(capsys, image, "a")
     assert status == 1
     assert "ZeroDivisionError" in err

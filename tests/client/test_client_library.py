@@ -360,6 +360,16 @@ def test_ready_asks_for_the_model(way: Way) -> None:
         assert not client.ready()
 
 
+def test_another_model_may_be_asked(way: Way) -> None:
+    way.server.model = "gin_int8"
+    with way.connect(way.server.url) as client:
+        assert not client.ready()
+    with way.connect(way.server.url, model="gin_int8") as client:
+        assert client.ready()
+        assert client.ground(b"x", "a")[0].box == box_of(0)
+    assert way.server.asked[0].model == "gin_int8"
+
+
 @pytest.mark.parametrize(
     "arrays",
     [

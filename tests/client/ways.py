@@ -15,9 +15,9 @@ from client import Answers, AsyncClient, Client, GroundingError, Tls
 class Awaited:
     """`AsyncClient` with the methods of `Client`, so that the same tests ask both."""
 
-    def __init__(self, url: str, timeout: float = 10.0, tls: Tls | None = None) -> None:
+    def __init__(self, url: str, timeout: float = 10.0, tls: Tls | None = None, model: str = "gin") -> None:
         self._runner = asyncio.Runner()
-        self._client = AsyncClient(url, timeout, tls)
+        self._client = AsyncClient(url, timeout, tls, model)
 
     def __enter__(self) -> Self:
         return self

@@ -87,6 +87,11 @@ def test_bad_input(url: str, file: Path, tmp_path: Path) -> None:
     assert_one_line(command(url, tmp_path / "nowhere.jpg", "star"), 2, "nowhere.jpg")
 
 
+def test_no_model(url: str, file: Path) -> None:
+    """A model that is not served: one line that names it; exit code 1."""
+    assert_one_line(command(url, file, "star", "--model", "gin_fp8"), 1, url, "'gin_fp8'")
+
+
 def test_refusal_saves_nothing(url: str, file: Path, tmp_path: Path) -> None:
     """A refused request writes no picture."""
     before = set(tmp_path.iterdir())
