@@ -69,7 +69,14 @@ def _shown(groundings: Sequence[Grounding]) -> bytes | None:
     shrunk = min(_SHOWN / max(picture.size), 1)
     if shrunk < 1:
         picture = picture.resize((max(round(picture.width * shrunk), 1), max(round(picture.height * shrunk), 1)))
-    smaller = [replace(g, box=_scaled(g.box, shrunk)) for g in groundings]
+    smaller = [
+        replace(
+            g,
+            box=_scaled(g.box, shrunk),
+            others=tuple(replace(other, box=_scaled(other.box, shrunk)) for other in g.others),
+        )
+        for g in groundings
+    ]
     buffer = io.BytesIO()
     draw.draw(picture, smaller).save(buffer, "PNG")
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 import io
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,10 +14,15 @@ from client.answers import Grounding
 from client.pictures import Array, ImageLike, file_bytes
 
 # Okabe and Ito's palette, which colour-blind people tell apart too; strongest on photographs first, black left out.
-PALETTE = ("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2")
+# After it what is farthest from these and from each other, for them too.
+PALETTE = (
+    *("#D55E00", "#56B4E9", "#F0E442", "#009E73", "#CC79A7", "#E69F00", "#0072B2"),
+    *("#0000FF", "#00FF88", "#663300", "#00FFFF", "#6666FF"),
+)
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
 
 _DARKENED, _TINTED = 0.6, 0.35  # share of black where the network did not look, of the box's colour where it did
+_DARK = ("#0072B2", "#0000FF", "#663300")  # colours of the palette on which white letters are easier to read than black
 _MAX_LINES = 2
 _MAX_LETTERS = 300  # of an expression, before measuring: nothing longer fits on two lines
 _QUOTES = "\u2018\u2019\u201c\u201d"  # curly ones, single and double
@@ -29,6 +34,7 @@ _Rectangle = tuple[int, int, int, int]  # x1, y1, x2, y2 in pixels, x2 and y2 ou
 def draw(image: ImageLike, groundings: Sequence[Grounding], note: str = "") -> Image.Image:
     """A new RGB picture, upright and of the upright image's size, with each box and its expression and score.
 
+    Other boxes that might be meant have thinner lines of the same colour, and no label.
     Where answers carry attention, the picture is darkened but for where the network looked, in the box's colour.
     A `note` about the whole picture stands in its lower left corner.
     """
@@ -38,7 +44,11 @@ def draw(image: ImageLike, groundings: Sequence[Grounding], note: str = "") -> I
     font = cast(ImageFont.FreeTypeFont, ImageFont.load_default(size=min(max(short / 32, 12), 64)))
     width = min(max(round(short / 300), 2), 16)
     for n, grounding in enumerate(groundings):
+        for other in grounding.others:
+            _draw_box(pen, other.box, PALETTE[n % len(PALETTE)], width // 2, picture.size)
+    for n, grounding in enumerate(groundings):
         _draw_box(pen, grounding.box, PALETTE[n % len(PALETTE)], width, picture.size)
+    boxes = [_around(grounding.box, width, picture.size) for grounding in groundings]
     placed: list[_Rectangle] = []
     if note:
         placed.append(_draw_note(pen, note, font, picture.size))
@@ -47,7 +57,7 @@ def draw(image: ImageLike, groundings: Sequence[Grounding], note: str = "") -> I
         if label is None:
             continue
         lines, size = label
-        place = _place(size, grounding.box, width, picture.size, placed)
+        place = _place(size, boxes[n], width, picture.size, placed, boxes)
         placed.append(place)
         _draw_label(pen, lines, place, PALETTE[n % len(PALETTE)], font)
     return picture
@@ -184,15 +194,26 @@ def _shortened(text: str, score: str, font: ImageFont.FreeTypeFont, width: float
 
 
 def _place(
-    label: tuple[int, int], box: tuple[float, ...], width: int, size: tuple[int, int], placed: list[_Rectangle]
+    label: tuple[int, int],
+    box: _Rectangle,
+    width: int,
+    size: tuple[int, int],
+    placed: Sequence[_Rectangle],
+    boxes: Sequence[_Rectangle],
 ) -> _Rectangle:
-    """Where the label goes: above the box, else below, else inside; and where it hides least of other labels."""
-    (w, h), (x1, y1, x2, y2) = label, _around(box, width, size)
+    """Where the label goes: where it hides least of the labels that are `placed`, then of what is in `boxes`; of such
+    places above its box, else below, else inside."""
+    (w, h), (x1, y1, x2, y2) = label, box
     spots = [(x, y) for y in (y1 - h, y2, y1 + width, y2 - h - width) for x in (x1, x2 - w)]
     inside = [(min(max(x, 0), size[0] - w), y) for x, y in spots if 0 <= y <= size[1] - h]
     inside = inside or [(min(max(x, 0), size[0] - w), min(max(y, 0), size[1] - h)) for x, y in spots[:1]]
     candidates = [(x, y, x + w, y + h) for x, y in inside]
-    return min(candidates, key=lambda spot: sum(_overlap(spot, other) for other in placed))
+    return min(candidates, key=lambda spot: (_covered(spot, placed), _covered(spot, boxes)))
+
+
+def _covered(spot: _Rectangle, others: Iterable[_Rectangle]) -> int:
+    """Pixels of each of the others that `spot` covers, added up."""
+    return sum(_overlap(spot, other) for other in others)
 
 
 def _overlap(a: _Rectangle, b: _Rectangle) -> int:
@@ -206,8 +227,7 @@ def _draw_label(
     pad, line = _padding(font), sum(font.getmetrics())
     x1, y1, x2, y2 = place
     pen.rectangle((x1, y1, x2 - 1, y2 - 1), fill=colour, outline="black")
-    # Of all the palette only the dark blue is easier to read under white letters than under black ones.
-    ink = "white" if colour == "#0072B2" else "black"
+    ink = "white" if colour in _DARK else "black"
     for n, text in enumerate(lines):
         pen.text((x1 + pad, y1 + pad + n * line), text, fill=ink, font=font)
 

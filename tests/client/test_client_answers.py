@@ -7,7 +7,7 @@ import pytest
 from fake_kserve import FakeServer, box_of
 from PIL import Image, ImageColor
 
-from client import Answers, Client, Grounding, draw
+from client import Answers, Candidate, Client, Grounding, draw
 
 GREY = (128, 128, 128)
 
@@ -25,6 +25,12 @@ def extent(picture: Image.Image, colour: str) -> list[int]:
     """x1, y1, x2, y2 around all pixels of `colour`."""
     rows, columns = np.nonzero((np.asarray(picture) == ImageColor.getrgb(colour)).all(axis=2))
     return [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+def test_boxes_that_might_be_meant_too_shrink_with_the_picture() -> None:
+    other = Candidate((1000, 1000, 1200, 1200), 0.1)
+    answer = Grounding("ball", (0, 0, 2, 2), 0.5, others=(other,), image=Image.new("RGB", (1600, 1600), GREY))
+    assert max(extent(shown(answer), draw.PALETTE[0])) in range(600, 605)
 
 
 def test_an_answer_is_its_picture_with_the_box(server: FakeServer) -> None:

@@ -7,9 +7,9 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFont
+from PIL import Image, ImageColor, ImageFont
 
-from client import Grounding, draw
+from client import Candidate, Grounding, draw
 
 Size: TypeAlias = tuple[int, int]
 Box: TypeAlias = tuple[float, ...]
@@ -76,6 +76,27 @@ def test_labels_of_neighbours_do_not_cover_each_other(labels: Labels) -> None:
     draw.draw(grey((640, 480)), [Grounding("cup", box, 0.5) for box in boxes])
     for (a, _), (b, _) in itertools.combinations(labels, 2):
         assert draw._overlap(a, b) == 0
+
+
+def test_labels_cover_no_neighbour_if_there_is_room_elsewhere(labels: Labels) -> None:
+    lower, above = (300, 240, 340, 280), (300, 200, 340, 232)
+    draw.draw(grey((640, 480)), [Grounding("cup", lower, 0.5), Grounding("ball", above, 0.5)])
+    for place, _ in labels:
+        assert draw._overlap(place, lower) == draw._overlap(place, above) == 0
+
+
+def test_others_that_might_be_meant_have_thinner_boxes_without_a_label(labels: Labels) -> None:
+    best, other = (50, 240, 150, 340), (400, 240, 500, 340)
+    drawn = np.asarray(draw.draw(grey((640, 480)), [Grounding("cup", best, 0.5, others=(Candidate(other, 0.1),))]))
+    assert len(labels) == 1
+    row = (drawn[290] == ImageColor.getrgb(draw.PALETTE[0])).all(axis=1)
+    assert 0 < row[350:550].sum() < row[:200].sum()
+
+
+def test_a_dozen_colours_are_told_apart() -> None:
+    colours = [np.array(ImageColor.getrgb(colour)) for colour in draw.PALETTE]
+    assert len(colours) == 12
+    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(colours, 2)) > 60
 
 
 def test_what_is_small_is_not_covered_by_its_box() -> None:
