@@ -2,6 +2,9 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -139,6 +142,19 @@ def test_compose() -> None:
     assert {f"/etc/nginx/{name}" for name in ("nginx.conf", *included)} < proxy
     outside = [name for name, service in compose["services"].items() if "ports" in service]
     assert outside == ["proxy", "grafana"]
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd(tmp_path: Path) -> None:
+    """With the paths of a place where the project is, the unit has nothing that systemd complains about."""
+    text = (DEPLOY / "gin.service").read_text()
+    for placeholder, path in (("/opt/gin/.venv/bin/python", sys.executable), ("=/opt/gin\n", f"={DEPLOY.parent}\n")):
+        assert placeholder in text
+        text = text.replace(placeholder, path)
+    (tmp_path / "gin.service").write_text(text)
+    command = ["systemd-analyze", "verify", "--man=no", tmp_path / "gin.service"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_dockerfile() -> None:
