@@ -32,3 +32,4 @@ test: lint
 
 clean:
 	rm -rf .venv demo runs triton_repo/*/[0-9]* triton_repo/*/warmup
+	rm -rf triton_repo/gin*_fp16 triton_repo/gin*_bf16 triton_repo/gin*_int8
