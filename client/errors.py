@@ -49,6 +49,7 @@ _WRAPPING = re.compile(
 # connect" too. Then, how it words that a connection broke.
 _NO_CONNECTION = ("failed to connect", "connections to all backends failing", "DNS resolution failed", "resolving")
 _TRY_TLS = "; a server that speaks TLS wants grpcs:// or https:// before it"
+_TRY_ANOTHER = "; a port that speaks HTTP or TLS wants http://, grpcs:// or https:// before it"
 _MAYBE_NO_TLS = "; if one runs there, see whether it speaks TLS there and whether it asks for a client certificate"
 _BROKEN = ("Socket closed", "onnection reset", "Broken pipe", "GOAWAY", "Stream removed", "Transport closed", "EOF")
 _RESET = ("Stream removed", "RST_STREAM")  # by a balancer whose server died half-way through an answer; plain INTERNAL
@@ -99,7 +100,7 @@ def _unavailable(why: str, url: str) -> GroundingError:
             f"no trusted connection to {url} ({reason}): see that the authority given signed the server's certificate, "
             "that the address has the name in it, and that the server speaks TLS there"
         )
-    hint = _MAYBE_NO_TLS if encrypted else _TRY_TLS
+    hint = _MAYBE_NO_TLS if encrypted else _TRY_TLS if url.startswith("http://") else _TRY_ANOTHER
     if any(mark in why for mark in _NO_CONNECTION):
         return Unreachable(f"no server at {url}: start one with `python -m serve`, or give another address{hint}")
     if any(mark in why for mark in _BROKEN):

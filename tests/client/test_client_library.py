@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_http import running_http
 from fake_kserve import CODE, GRID, FakeServer, answering, box_of, failing, presence_of, running, score_of, silence
 from ways import Awaited, Way
 
@@ -242,6 +243,12 @@ def test_a_name_that_is_none(way: Way, name: str) -> None:
 
 def test_a_stranger_is_told_from_a_server(server: FakeServer) -> None:
     with Client(f"http://{server.url}") as client, pytest.raises(Unreachable, match="does not speak HTTP"):
+        client.ground(b"x", "a")
+    with (
+        running_http(FakeServer()) as fake,
+        Client(f"127.0.0.1:{fake.port}") as client,
+        pytest.raises(Unreachable, match="a port that speaks HTTP or TLS wants http://"),
+    ):
         client.ground(b"x", "a")
 
 
