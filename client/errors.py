@@ -11,7 +11,7 @@ class GroundingError(Exception):
     """Any failure to ground. Catch this one to catch them all."""
 
     may_pass = False
-    """Whether asking again soon may work; the client has done that already."""
+    """Whether asking again soon may work; the client has done that already, for less than half a second."""
 
 
 class Unreachable(GroundingError):
