@@ -1,6 +1,6 @@
 """Train a network.
 
-    torchrun -m train.run [--config FILE] [key=value ...]      (--nproc_per_node=N before -m for N processes)
+    python -m train.run [--config FILE] [key=value ...]      (torchrun --nproc_per_node=N -m ... for N processes)
 
 Without arguments: the demo configuration (configs/demo.yaml) on generated scenes. Writes `last.pth`, `best.pth`,
 `history.jsonl`, TensorBoard's files and the settings into the folder `out`. A run that was killed goes on with
@@ -23,6 +23,8 @@ from train.processes import by_first_rank, launch_store, start_process_group
 from train.stop import Stopped
 from train.trainer import Trainer
 from train.watch import Diverged
+
+CPUINFO = Path("/proc/cpuinfo")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,12 +50,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(config: TrainConfig, device: torch.device) -> None:
     """Go through the stages of a run, or those that are left of it."""
+    if dist.get_rank() == 0 and _slow_on(device, config.optim.precision):
+        print("train.run: this CPU has no instructions for bf16; optim.precision=fp32 is faster on it", file=sys.stderr)
     planned = stages(config)
     resume = by_first_rank(lambda: config.resume or _begun_by_this_launch(planned))
     for stage in planned:
         last = Path(stage.out) / "last.pth"
         if not (resume and last.exists() and _finished(last, stage)):
             Trainer(stage, device, resume=resume and last.exists()).fit()
+
+
+def _slow_on(device: torch.device, precision: str) -> bool:
+    """Whether a CPU has to compute in bf16 by other means: it has neither AMX, AVX-512 nor NEON for it."""
+    return device.type == "cpu" and precision == "bf16" and "bf16" not in CPUINFO.read_text()
 
 
 def _begun_by_this_launch(planned: list[TrainConfig]) -> bool:

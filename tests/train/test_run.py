@@ -196,10 +196,30 @@ def test_ranks_hold_the_same_weights(checkpoint_path: Path, checkpoint: Checkpoi
     assert any(not torch.equal(first[name], checkpoint.weights[name]) for name in first)
 
 
+@pytest.mark.parametrize(
+    ("flags", "precision", "warned"),
+    [("avx2 avx512f", "bf16", True), ("avx512_bf16", "bf16", False), ("amx_bf16", "bf16", False), ("", "fp32", False)],
+)
+def test_a_cpu_without_bf16(
+    flags: str, precision: str, warned: bool,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """A run in bf16 says before anything else that fp32 is faster there."""
+    (tmp_path / "cpuinfo").write_text(f"model name\t: CPU\nflags\t\t: fpu {flags} sse\n")
+    monkeypatch.setattr("train.run.CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "last.pth").touch()
+    assert main(arguments(tmp_path, f"optim.precision={precision}")) == 2
+    *before, refusal = capsys.readouterr().err.splitlines()
+    assert "holds a run already" in refusal
+    assert ["optim.precision=fp32 is faster" in line for line in before] == [True] * warned
+
+
 def test_scenes_that_cannot_be_written(tmp_path: Path) -> None:
     """Both processes, of which one draws them, say why in one line."""
     (tmp_path / "scenes").write_text("a file where the folder should be")
-    done = together(main, arguments(tmp_path), processes=2)
+    done = together(main, arguments(tmp_path, "optim.precision=fp32"), processes=2)
     assert done.returncode == 1
     assert done.stderr
     assert all(line.startswith("train.run: [Errno") for line in done.stderr.splitlines()), done.stderr
