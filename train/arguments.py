@@ -20,8 +20,8 @@ _FIELD = re.compile(r"--(?!config=)[A-Za-z_][\w.]*=")
 def build_parser() -> ArgumentParser:
     """Every field of a `TrainConfig` as an option, with its description."""
     parser = ArgumentParser(
-        prog="torchrun -m train.run",
-        usage="torchrun -m train.run [--config FILE] [key=value ...]",
+        prog="python -m train.run",
+        usage="python -m train.run [--config FILE] [key=value ...]",
         description="Train a network. Fields are given as key=value, e.g. optim.epochs=3.",
         exit_on_error=False,
     )
