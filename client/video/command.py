@@ -40,7 +40,11 @@ def build_parser() -> arguments.Parser:
         "time in seconds and boxes in pixels of the upright frame; last, at the end or after Ctrl-C, the report. "
         f"{arguments.EXIT_CODES}",
     )
-    parser.add_argument("source", metavar="FILE|CAMERA", help="a video file; a camera's number or device (/dev/video0)")
+    parser.add_argument(
+        "source",
+        metavar="FILE|CAMERA",
+        help="a video file; a camera's number, device (/dev/video0) or address (rtsp://HOST/PATH, http://HOST/PATH)",
+    )
     parser.add_argument("expressions", metavar="EXPRESSION", nargs="+", help='what to find, such as "the red car"')
     parser.add_argument(
         "--save",
@@ -64,7 +68,7 @@ def _run(args: argparse.Namespace, command: str) -> int:
     with open_source(args.source) as source:
         if args.save is not None:
             arguments.writable_file(args.save, SUFFIXES)
-            if args.save.exists() and args.save.samefile(source.name):
+            if args.save.exists() and Path(source.name).exists() and args.save.samefile(source.name):
                 raise Refused(f"--save {args.save} would overwrite the video itself: give another name")
         with arguments.connect(args) as client:
             asking = Asking(client, args.expressions, args.in_flight, _print if args.save is None else _pass)

@@ -20,7 +20,7 @@ from PIL import Image
 from client.errors import Refused
 
 _USUAL_RATE = Fraction(25)  # frames a second, where a source names none
-_SILENCE = 10.0  # seconds without a frame, after which a camera counts as gone
+_SILENCE = 10.0  # seconds without a word or a frame, after which a camera counts as gone
 _LOOK = 0.1  # seconds between two looks at whether to stop
 _PARTING = 2.0  # seconds, at most, for a camera's last frame to come
 
@@ -48,14 +48,15 @@ class Source(ABC):
     name: for messages. rate: frames a second, on average. length: how many frames there are, 0 if nobody knows.
     """
 
-    def __init__(self, path: Path, kind: str | None = None) -> None:
-        """kind: FFmpeg's name of the format, where it is not to be found out. Raises Refused for what has no video."""
-        self.name = str(path)
+    def __init__(self, name: str | Path, kind: str | None = None, patience: float | None = None) -> None:
+        """kind: FFmpeg's name of the format, where it is not to be found out. patience: seconds to wait for anything to
+        come, for ever unless given. Raises Refused for what has no video."""
+        self.name = str(name)
         try:
-            self._container = av.open(self.name, format=kind)
+            self._container = av.open(self.name, format=kind, timeout=patience)
         except (av.FFmpegError, OSError) as error:
             unknown = isinstance(error, av.error.InvalidDataError | av.error.EOFError)
-            why = "it is no video, or a part of one" if unknown else error.strerror
+            why = "it is no video, or a part of one" if unknown else _reason(error)
             raise Refused(f"cannot read {self.name!r}: {why}") from None
         pictures = Disposition.attached_pic  # the cover of a song is no video
         stream = next((s for s in self._container.streams.video if not s.disposition & pictures), None)
@@ -90,7 +91,7 @@ class Source(ABC):
                 with contextlib.suppress(av.error.InvalidDataError):  # a camera's first packet is often half a frame
                     yield from packet.decode()
         except (av.FFmpegError, OSError) as error:
-            raise Refused(f"cannot read {self.name!r} any further: {error.strerror}") from None
+            raise Refused(f"cannot read {self.name!r} any further: {_reason(error)}") from None
 
 
 class File(Source):
@@ -124,10 +125,13 @@ class File(Source):
 
 
 class Camera(Source):
-    """A camera of Video4Linux. A thread takes each frame as it comes, so that none grows old in the driver."""
+    """A camera of Video4Linux or, without a `kind`, at an address of the network.
 
-    def __init__(self, path: Path, kind: str = "v4l2") -> None:
-        super().__init__(path, kind)
+    A thread takes each frame as it comes, so that none grows old on the way.
+    """
+
+    def __init__(self, name: str | Path, kind: str | None = "v4l2") -> None:
+        super().__init__(name, kind, patience=_SILENCE)
         self.length = 0
         self._newest: Frame | None = None
         self._end = "it gives no more pictures"
@@ -177,8 +181,17 @@ class Camera(Source):
             self._end = str(error)
 
 
+def _reason(error: Exception) -> str:
+    """What FFmpeg met, in words."""
+    if isinstance(error, av.error.ExitError):  # its word for patience that ended
+        return f"nothing came for {_SILENCE:g} s"
+    return getattr(error, "strerror", None) or str(error)
+
+
 def open_source(name: str) -> Source:
-    """A camera for a number or a device, else a file. Raises Refused if there is nothing of that name."""
+    """A camera for a number, a device or an address, else a file. Raises Refused if there is nothing of that name."""
+    if "://" in name:
+        return Camera(name, kind=None)
     path = Path(f"/dev/video{name}" if name.isdecimal() else name)
     try:
         mode = path.stat().st_mode

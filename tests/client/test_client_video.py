@@ -1,5 +1,7 @@
 """Videos: every frame is written whatever the server keeps up with, and what is written is a whole file or none."""
 
+import contextlib
+import io
 import itertools
 import json
 import os
@@ -9,7 +11,9 @@ import sys
 import threading
 import time
 import wave
+from collections.abc import Iterator
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import grpc
@@ -21,7 +25,7 @@ from tritonclient.grpc import service_pb2
 
 from client.errors import Refused
 from client.video import command
-from client.video.source import Camera, File
+from client.video.source import Camera, File, open_source
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,6 +169,65 @@ def test_of_a_camera_the_newest_frame_is_taken() -> None:
     gaps = [after - before for before, after in itertools.pairwise(numbers)]
     assert min(gaps) > 1
     assert frame.image.size == SIZE
+
+
+class NetworkCamera(BaseHTTPRequestHandler):
+    """Pictures in one answer, as network cameras send them: at /live without end, elsewhere for a second, then none."""
+
+    def do_GET(self) -> None:
+        picture = io.BytesIO()
+        Image.new("RGB", SIZE, "blue").save(picture, "JPEG")
+        part = b"--next\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % len(picture.getvalue())
+        self.send_response(200)
+        self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=next")
+        self.end_headers()
+        with contextlib.suppress(OSError):  # whoever watched has left
+            for _ in range(10**6 if self.path == "/live" else RATE):
+                self.wfile.write(part + picture.getvalue() + b"\r\n")
+                time.sleep(1 / RATE)
+            time.sleep(5)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def network_camera() -> Iterator[str]:
+    """Its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), NetworkCamera) as listening:
+        listening.daemon_threads = True
+        listening.block_on_close = False
+        threading.Thread(target=listening.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.server_port}"
+        listening.shutdown()
+
+
+def test_a_camera_may_be_on_the_network(network_camera: str) -> None:
+    stop = threading.Event()
+    with open_source(f"{network_camera}/live") as camera:
+        for frame in camera.frames(stop):
+            if frame.number > RATE:
+                stop.set()
+    assert frame.image.size == SIZE
+
+
+def test_a_network_camera_that_falls_silent_is_said(
+    server: FakeServer,
+    tmp_path: Path,
+    network_camera: str,
+    nobody: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("client.video.source._SILENCE", 2.0)
+    (out := tmp_path / "out.mp4").touch()
+    status, report, err = run(capsys, f"{network_camera}/short", "ball", "--save", out, "--url", server.url)
+    assert status == 2
+    assert "2 s" in err
+    assert 0 < report["frames"] == len(read(out)[0])
+    status, _, err = run(capsys, f"http://{nobody}/live", "ball", "--url", server.url)
+    assert status == 2
+    assert "Connection refused" in err
 
 
 def test_a_camera_that_goes_away_is_said() -> None:
