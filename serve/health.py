@@ -6,9 +6,10 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from serve.errors import PortInUse
+from serve.models import LOADING
 
 STALE = 30.0  # seconds after which an answer says nothing about now
-HOPELESS = 180.0  # seconds without a right answer after which somebody else should start this anew
+HOPELESS = LOADING + 60.0  # seconds without a right answer after which somebody else should start this anew
 METRICS = """\
 # HELP gin_ready Whether the last health question was answered right.
 # TYPE gin_ready gauge

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from serve.question import NoRightAnswer, post
 
-TIMEOUT = 300.0  # seconds; building an engine for a GPU takes its time
+LOADING = 300.0  # seconds that a server or a model has to load; building an engine for a GPU takes its time
 UNLOADING = 30.0  # seconds; Triton waits for a load that is under way, also for one that hangs
 QUICK = 5.0  # seconds, for what needs no computation
 
@@ -17,7 +17,7 @@ def load(url: str, model: str, headers: Mapping[str, str]) -> None:
 
     Raises NoRightAnswer with Triton's reason.
     """
-    post(f"{url}/v2/repository/models/{model}/load", b"{}", TIMEOUT, dict(headers))
+    post(f"{url}/v2/repository/models/{model}/load", b"{}", LOADING, dict(headers))
 
 
 def unload(url: str, model: str, headers: Mapping[str, str]) -> None:
@@ -47,7 +47,7 @@ def answered_requests(metrics_url: str) -> float:
 
 def loaded_versions(url: str, headers: Mapping[str, str]) -> dict[str, str]:
     """The versions of each model that are ready, such as {"gin": "1"}. Raises NoRightAnswer."""
-    index = post(f"{url}/v2/repository/index", b'{"ready": true}', TIMEOUT, dict(headers))
+    index = post(f"{url}/v2/repository/index", b'{"ready": true}', QUICK, dict(headers))
     try:
         return {model["name"]: str(model.get("version", "")) for model in json.loads(index)}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -26,7 +26,6 @@ from serve.workplace import Workplace
 
 __all__ = ["PortInUse", "Server", "ServerError"]
 
-START_TIMEOUT = 120.0  # seconds until every model is loaded and the first question is answered
 EXIT_TIMEOUT = 10  # seconds that the server gives requests in flight
 NO_GPU = ("CudaDriverHelper", "unable to create stream", "pinned system memory")  # logged wherever there is none
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -260,7 +259,7 @@ class Server:
         assert self._process is not None
         assert self._workplace is not None
         urls = [f"{self.url}/v2/health/ready", self.metrics_url]  # Triton opens the metrics' port last
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + models.LOADING
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 raise self._no_start()
@@ -268,7 +267,7 @@ class Server:
                 break
             time.sleep(0.1)
         else:
-            raise ServerError(f"the server was not ready after {START_TIMEOUT:.0f} seconds: {self._cause()}")
+            raise ServerError(f"the server was not ready after {models.LOADING:.0f} seconds: {self._cause()}")
         facts = {"pid": self.pid, "url": self.url, "grpc_port": self.grpc_port, "admin_key": self.access.admin_key}
         self._workplace.record(repository=str(self.repository), **facts)
         try:

@@ -55,7 +55,7 @@ def test_strangers(stranger: int, request: pytest.FixtureRequest, capsys: pytest
 
 def test_unloading_behind_a_load_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up sooner than a load is: the server must be started again."""
-    assert models.UNLOADING < models.TIMEOUT
+    assert models.UNLOADING < models.LOADING
     monkeypatch.setattr(models, "UNLOADING", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(Silent, match=r"within 0\.1 s"):
         models.unload(f"http://127.0.0.1:{silent.getsockname()[1]}", "gin", {})
