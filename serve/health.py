@@ -5,8 +5,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from serve.errors import PortInUse
 from serve.models import LOADING
+from serve.ports import cannot_listen
 
 STALE = 30.0  # seconds after which an answer says nothing about now
 HOPELESS = LOADING + 60.0  # seconds without a right answer after which somebody else should start this anew
@@ -118,7 +118,7 @@ class Endpoint:
         try:
             self._http = _Http((host, port), Handler)
         except OSError as error:
-            raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from None
+            raise cannot_listen(host, port, "--health-port", error) from None
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 

@@ -1,6 +1,7 @@
 """Addresses and ports to listen on."""
 
 import contextlib
+import errno
 import socket
 
 from serve.errors import PortInUse
@@ -16,18 +17,27 @@ def numeric(host: str) -> str:
         raise PortInUse(f"cannot listen on {host!r}: {error.strerror}") from None
 
 
-def claim(*wanted: tuple[str, int]) -> tuple[int, ...]:
-    """Check that ports of hosts are free, and find free ones for those that are 0. Raises PortInUse."""
+def cannot_listen(host: str, port: int, option: str, error: OSError) -> PortInUse:
+    """What to raise for a port that an option gave."""
+    others = "; another server runs there already, or two options give it" if error.errno == errno.EADDRINUSE else ""
+    return PortInUse(f"cannot listen on {host}:{port} ({option}): {error.strerror}{others}")
+
+
+def claim(*wanted: tuple[str, int, str]) -> tuple[int, ...]:
+    """Check that ports of hosts are free, and find free ones for those that are 0.
+
+    wanted: host, port and the option that gave it. Raises PortInUse.
+    """
     claimed = []
     with contextlib.ExitStack() as held:
-        for host, port in wanted:
+        for host, port, option in wanted:
             listener = held.enter_context(socket.socket())
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 listener.bind((host, port))
                 listener.listen()  # or the same port could be claimed twice
             except OSError as error:
-                raise PortInUse(f"cannot listen on {host}:{port}: {error.strerror}") from None
+                raise cannot_listen(host, port, option, error) from None
             claimed.append(listener.getsockname()[1])
     return tuple(claimed)
 

@@ -67,7 +67,9 @@ class Server:
         self.refused: dict[str, str] = {}  # versions that did not verify, with the reason
         self.program = triton.program()
         self.grpc_port, self.http_port, self.metrics_port = claim(
-            (self.host, grpc_port), (self.http_host, http_port), (self.metrics_host, metrics_port)
+            (self.host, grpc_port, "--grpc-port"),
+            (self.http_host, http_port, "--http-port"),
+            (self.metrics_host, metrics_port, "--metrics-port"),
         )
         self._lines: deque[str] = deque(maxlen=2_000)
         self._show_log = False

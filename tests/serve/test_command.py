@@ -163,16 +163,17 @@ def test_temporary_folder_of_odd_name(repository: Path, tmp_path: Path) -> None:
     assert not list(folder.iterdir())
 
 
-def test_port_in_use(repository: Path) -> None:
-    """A taken port is named in one line; exit code 2."""
+@pytest.mark.parametrize("option", ["--grpc-port", "--health-port"])
+def test_port_in_use(repository: Path, option: str) -> None:
+    """A taken port is named in one line, with its option; exit code 2."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = refused("--repository", repository, "--grpc-port", port)
+        done = refused("--repository", repository, option, port)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
-    assert f":{port}" in done.stderr
+    assert f":{port} ({option}): Address already in use; another server runs there already" in done.stderr
 
 
 def test_repository_that_cannot_be_served(tmp_path: Path) -> None:
