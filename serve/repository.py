@@ -50,13 +50,13 @@ def _obstacle(folder: Path, unloadable: Refusals) -> str:
     if backend not in backend_names():
         return f"its backend {backend!r} is not part of the pip-installed server"
     if not good:
-        return (
-            "; ".join(refused.values())
-            or f"{folder} has no version; run `python -m export.{_exporter(folder)} CHECKPOINT`"
-        )
+        return "; ".join(refused.values()) or f"{folder} has no version; run `python -m export.{_export(folder.name)}`"
     return ""
 
 
-def _exporter(folder: Path) -> str:
-    """What fills a model: its name without a precision says."""
-    return "torchscript" if folder.name.startswith("gin_torchscript") else "onnx"
+def _export(model: str) -> str:
+    """Which export fills a model: its name says, with a precision at its end unless that is fp32."""
+    kind = "torchscript" if model.startswith("gin_torchscript") else "onnx"
+    precision = model.rpartition("_")[2]
+    chosen = {"fp16": " --precision fp16", "bf16": " --precision bf16", "int8": " --precision int8 --calibration CSV"}
+    return f"{kind} CHECKPOINT{chosen.get(precision, '')}"

@@ -72,9 +72,13 @@ def split_versions(model: Path, unloadable: Refusals = NONE) -> tuple[list[Path]
 def numbered(model: Path) -> list[Path]:
     """The version folders of a model. Raises RepositoryError."""
     try:
-        return [entry for entry in model.iterdir() if entry.name.isdigit()]
+        return [entry for entry in model.iterdir() if _is_number(entry.name)]
     except OSError as error:
         raise RepositoryError(f"{model} cannot be read: {error.strerror}") from None
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdigit()  # such as ² is a digit and no number
 
 
 def link_models(repository: Path, names: Iterable[str], view: Path, unloadable: Refusals = NONE) -> dict[str, str]:
@@ -90,7 +94,7 @@ def link_models(repository: Path, names: Iterable[str], view: Path, unloadable: 
             _link({}, view / name)
             why = "; ".join(reasons.values()) or f"{repository / name} holds none"
             raise RepositoryError(f"model {name!r} has no version to serve: {why}")
-        others = [entry for entry in (repository / name).iterdir() if not entry.name.isdigit()]
+        others = [entry for entry in (repository / name).iterdir() if not _is_number(entry.name)]
         _link({entry.name: entry for entry in others}, view / name, keep={version.name for version in good})
         for version in good:
             files = (MANIFEST, *json.loads((version / MANIFEST).read_text(encoding="utf-8"))["files"])

@@ -74,6 +74,21 @@ def built(repository: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(repository, tmp_path / "triton_repo"))
 
 
+@pytest.mark.parametrize(
+    ("model", "command"),
+    [
+        ("gin_int8", "onnx CHECKPOINT --precision int8 --calibration CSV"),
+        ("gin_onnx_fp16", "onnx CHECKPOINT --precision fp16"),
+        ("gin_torchscript_bf16", "torchscript CHECKPOINT --precision bf16"),
+    ],
+)
+def test_variant_without_files(built: Path, model: str, command: str) -> None:
+    """The export that fills it is named, precision and all."""
+    (built / model).mkdir()
+    (built / model / "config.pbtxt").write_text((built / "gin_onnx" / "config.pbtxt").read_text())
+    assert f"run `python -m export.{command}`" in select_models(built).skipped[model]
+
+
 @pytest.mark.parametrize("file", ["image.onnx", "expression.onnx", "vocabulary.json", "model.py", "manifest.json"])
 def test_each_part_is_needed(built: Path, file: str) -> None:
     """Any missing file of `gin` is named."""
@@ -126,7 +141,8 @@ def test_versions_that_verify(built: Path) -> None:
     count."""
     shutil.copytree(built / "gin" / "1", built / "gin" / "10")
     (built / "gin" / "10" / "vocabulary.json").write_text("{}")
-    shutil.copytree(built / "gin" / "1", built / "gin" / "old")
+    for name in ("old", "²"):
+        shutil.copytree(built / "gin" / "1", built / "gin" / name)
     good, refused = split_versions(built / "gin")
     assert good == [built / "gin" / "1"]
     assert list(refused) == [str(built / "gin" / "10")]
