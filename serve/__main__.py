@@ -22,6 +22,12 @@ from serve.supervisor import Supervisor
 from serve.triton import TritonMissing
 
 ADMIN_KEY = "GIN_ADMIN_KEY"  # environment variable
+PORTS = (
+    ("grpc", 8001, "port that clients ask over gRPC"),
+    ("http", 8000, "port that clients ask over HTTP"),
+    ("metrics", 8002, "port of Triton's and the models' metrics, for Prometheus"),
+    ("health", 8003, "port of /ready, /live and the supervisor's own /metrics"),
+)
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, kill, a closed terminal
 
 
@@ -35,30 +41,32 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
 def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m serve", description="Serve the model repository with Triton.")
-    parser.add_argument("--repository", type=Path, default=DEFAULT, metavar="DIR", help="default: %(default)s")
-    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="IPv4 address (default: %(default)s)")
-    parser.add_argument("--grpc-port", type=int, default=8001, metavar="P", help="default: %(default)s; 0 picks one")
-    parser.add_argument("--http-port", type=int, default=8000, metavar="P", help="default: %(default)s")
-    parser.add_argument("--metrics-port", type=int, default=8002, metavar="P", help="default: %(default)s")
-    parser.add_argument("--health-port", type=int, default=8003, metavar="P", help="default: %(default)s")
-    which = "IPv4 address of the metrics' and the health port (default: %(default)s)"
+    models = "Triton model repository: the folder with the models (default: %(default)s)"
+    parser.add_argument("--repository", type=Path, default=DEFAULT, metavar="DIR", help=models)
+    address = "IPv4 address that gRPC and HTTP listen on; 0.0.0.0: all of this machine's (default: %(default)s)"
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help=address)
+    port = "{} (default: %(default)s; 0: a free one)"
+    for name, default, what in PORTS:
+        parser.add_argument(f"--{name}-port", type=int, default=default, metavar="P", help=port.format(what))
+    which = "IPv4 address that the metrics' and the health port listen on (default: %(default)s)"
     parser.add_argument("--metrics-host", default="127.0.0.1", metavar="H", help=which)
-    parser.add_argument("--reload", action="store_true", help="have the server on --grpc-port load the newest versions")
+    newest = "start nothing: have the server that runs at --grpc-port load the newest versions of its models"
+    parser.add_argument("--reload", action="store_true", help=newest)
     safety = parser.add_argument_group("safety (docs/operating.md)")
-    safety.add_argument("--tls-certificate", type=Path, metavar="PEM", help="encrypt gRPC")
-    safety.add_argument("--tls-key", type=Path, metavar="PEM", help="the certificate's private key")
-    safety.add_argument("--tls-client-ca", type=Path, metavar="PEM", help="ask clients for certificates signed by this")
+    safety.add_argument("--tls-certificate", type=Path, metavar="PEM", help="encrypt gRPC with this certificate")
+    safety.add_argument("--tls-key", type=Path, metavar="PEM", help="the private key of --tls-certificate")
+    authority = "take only clients with a certificate that one of this file's authorities signed"
+    safety.add_argument("--tls-client-ca", type=Path, metavar="PEM", help=authority)
     safety.add_argument("--insecure", action="store_true", help="listen beyond this machine without encryption")
-    key = f"file with the administrator's key (default: from {ADMIN_KEY}, or a new one)"
+    key = f"file with the key that administrators send (default: from {ADMIN_KEY}, or made up at each start)"
     safety.add_argument("--admin-key-file", type=Path, metavar="FILE", help=key)
-    opened = f"open to everybody, more than once: {', '.join(PROTOCOLS)}"
+    opened = f"let everybody use this without the key, one of {', '.join(PROTOCOLS)}; may be given more than once"
     safety.add_argument("--unrestricted", action="append", default=[], metavar="PROTOCOL", help=opened)
     seeing = parser.add_argument_group("seeing what it does")
-    seeing.add_argument("--verbose", action="store_true", help="show the server's log")
+    seeing.add_argument("--verbose", action="store_true", help="show all of Triton's log, not only warnings and errors")
     seeing.add_argument("--json-log", action="store_true", help="log one JSON object a line")
-    seeing.add_argument(
-        "--trace-url", default="", metavar="URL", help="send OpenTelemetry traces there (OTLP over HTTP)"
-    )
+    traces = "send OpenTelemetry traces to this collector (OTLP over HTTP), such as http://127.0.0.1:4318/v1/traces"
+    seeing.add_argument("--trace-url", default="", metavar="URL", help=traces)
     return parser
 
 
@@ -66,29 +74,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    for name in ("grpc_port", "http_port", "metrics_port", "health_port"):
-        if not 0 <= getattr(arguments, name) <= 65_535:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; ports are 0 to 65535")
+    for name, _, _ in PORTS:
+        if not 0 <= (port := getattr(arguments, f"{name}_port")) <= 65_535:
+            parser.error(f"--{name}-port is {port}; ports are 0 to 65535")
+    log = Log(arguments.json_log)
     try:
-        return _reload(arguments) if arguments.reload else _serve(arguments)
+        return _reload(arguments, log) if arguments.reload else _serve(arguments, log)
     except KeyboardInterrupt:
         if not arguments.reload:
             return 0  # so a server is ended
-        print("python -m serve: interrupted; the server may go on loading", file=sys.stderr)
+        log.event("warning", "interrupted; the server may go on loading")
         return 130
     except (RepositoryError, TritonMissing, ServerError, OSError) as error:
-        if arguments.json_log:
-            Log(as_json=True).event("fatal", str(error))
-        else:
-            print(f"python -m serve: {error}", file=sys.stderr)
+        log.event("fatal", str(error))
         return 2 if isinstance(error, (RepositoryError, TritonMissing, PortInUse, Refused)) else 1
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def _serve(arguments: argparse.Namespace, log: Log) -> int:
     for number in _STOPPING:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # ignored: started by nohup
             signal.signal(number, _stop)
-    log, health = Log(arguments.json_log), Health()
+    health = Health()
     with (  # the endpoint first, so that none of the server's ports can be the same
         contextlib.closing(Endpoint(health, numeric(arguments.metrics_host), arguments.health_port)) as endpoint,
         Server(
@@ -130,7 +136,8 @@ def _access(arguments: argparse.Namespace) -> Access:
         try:
             key = arguments.admin_key_file.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
-            raise Refused(f"{arguments.admin_key_file} cannot be read: {getattr(error, 'strerror', error)}") from None
+            reason = getattr(error, "strerror", error)
+            raise Refused(f"the key's file {arguments.admin_key_file} cannot be read: {reason}") from None
     return Access(
         certificate=arguments.tls_certificate,
         private_key=arguments.tls_key,
@@ -141,11 +148,11 @@ def _access(arguments: argparse.Namespace) -> Access:
     )
 
 
-def _reload(arguments: argparse.Namespace) -> int:
+def _reload(arguments: argparse.Namespace, log: Log) -> int:
     reloaded = reload(arguments.grpc_port)
     print("serving " + ", ".join(f"{name} version {version}" for name, version in sorted(reloaded.versions.items())))
     for reason in reloaded.refused.values():
-        print(f"python -m serve: not served: {reason}", file=sys.stderr)
+        log.event("error", f"not served: {reason}")
     return 1 if reloaded.refused else 0
 
 

@@ -107,6 +107,6 @@ def _refusing(what: str, *files: Path) -> Iterator[None]:
     except OSError as error:  # ssl.SSLError is one, and names no file
         for path in files:
             if not path.is_file():
-                raise Refused(f"there is no file {path}") from None
+                raise Refused(f"there is no file {path}, which TLS was to use") from None
         why = getattr(error, "reason", None) or error.strerror or error
         raise Refused(f"{what}: {', '.join(map(str, files))} ({why})") from None

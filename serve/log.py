@@ -24,7 +24,7 @@ class Log:
         if self.as_json:
             self._write_object(level, "serve", message, facts)
         else:
-            self._write(f"serve: {message}")
+            self._write(f"python -m serve: {message}")
 
     def triton(self, line: str) -> None:
         """A line that the server wrote."""

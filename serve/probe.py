@@ -10,12 +10,14 @@ from serve.question import DIRECT
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns 0 if it did, 1 if not."""
-    parser = argparse.ArgumentParser(prog="python -m serve.probe", description="Ask `python -m serve` for its health.")
-    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="default: %(default)s")
-    parser.add_argument("--health-port", type=int, default=8003, metavar="P", help="default: %(default)s")
-    parser.add_argument(
-        "--live", action="store_true", help="ask whether it must be started anew, not whether it is ready"
+    parser = argparse.ArgumentParser(
+        prog="python -m serve.probe", description="Ask `python -m serve` whether it is ready."
     )
+    parser.add_argument("--host", default="127.0.0.1", metavar="H", help="where it runs (default: %(default)s)")
+    port = "its own --health-port (default: %(default)s)"
+    parser.add_argument("--health-port", type=int, default=8003, metavar="P", help=port)
+    live = "ask whether it is still worth waiting for (if not, start it anew), rather than whether it is ready"
+    parser.add_argument("--live", action="store_true", help=live)
     arguments = parser.parse_args(argv)
     url = f"http://{arguments.host}:{arguments.health_port}/{'live' if arguments.live else 'ready'}"
     try:
