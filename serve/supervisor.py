@@ -4,8 +4,10 @@ import contextlib
 import os
 import select
 import signal
+import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 
 from serve.errors import RepositoryError, ServerError
 from serve.health import Health
@@ -29,6 +31,7 @@ class Supervisor:
         self._silent = 0  # questions in a row without any answer, to this or to anybody's
         self._attempts = 0  # at bringing it back, since the last right answer
         self._processes: dict[int, str] = {}  # seen alive, with the model that each runs
+        self._versions: dict[str, str] = {}  # of each model, as the log says
 
     def run(self) -> None:
         """Watch for ever."""
@@ -39,28 +42,60 @@ class Supervisor:
 
     def step(self) -> None:
         """Ask once, and do what the answer calls for; bring back models that are not asked but whose process died."""
+        if error := self._ask():
+            self._failed(error)
+            return
+        if self._attempts:
+            self.server.log.event("info", "ready: the question is answered again")
+        self._silent = self._attempts = 0
+        for model in self._dead_models():
+            with self._asking_on():
+                self._reload(model)
+        self._processes |= model_processes(self.server.pid)
+        self._tell_versions()
+
+    def _ask(self) -> NoRightAnswer | None:
+        """Ask once and let the health say so; returns what is wrong with the server, if something is."""
         before = answered_requests(self.server.metrics_url)
         try:
             self.health.answered(ask(self.server.url, QUESTION_TIMEOUT))
         except Overloaded:
             self.health.overloaded()
         except NoRightAnswer as error:
-            silent = isinstance(error, Silent)
-            if not (silent and answered_requests(self.server.metrics_url) > before):
-                self._failed(str(error), silent)
-                return
+            if not (isinstance(error, Silent) and answered_requests(self.server.metrics_url) > before):
+                self.health.failed(str(error))
+                return error
             self.health.overloaded()  # others were answered: the question waits behind theirs
-        if self._attempts:
-            self.server.log.event("info", "ready: the question is answered again")
-        self._silent = self._attempts = 0
-        for model in self._dead_models():
-            self._reload(model)
-        self._processes |= model_processes(self.server.pid)
+        return None
 
-    def _failed(self, reason: str, silent: bool) -> None:
-        self._silent = self._silent + 1 if silent else 0
-        self.health.failed(reason)
-        self.server.log.event("error", f"not ready: {reason}")
+    @contextlib.contextmanager
+    def _asking_on(self) -> Iterator[None]:
+        """Ask on beside a model's loading, which may take minutes; what fails meanwhile is brought back afterwards."""
+        done = threading.Event()
+
+        def ask_on() -> None:
+            while not done.wait(INTERVAL):
+                self._ask()
+
+        thread = threading.Thread(target=ask_on)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _tell_versions(self) -> None:
+        """Log the versions that the server began to serve, as after `--reload`, which another process runs."""
+        with contextlib.suppress(NoRightAnswer):
+            versions = loaded_versions(self.server.url, self.server.access.headers)
+            for model, version in sorted(versions.items() - self._versions.items()):
+                self.server.log.event("info", f"serving {model} version {version}", model=model)
+            self._versions = versions
+
+    def _failed(self, error: NoRightAnswer) -> None:
+        self._silent = self._silent + 1 if isinstance(error, Silent) else 0
+        self.server.log.event("error", f"not ready: {error}")
         if self._silent in (0, PATIENCE):
             self._recover()
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import tritonclient.grpc as triton
@@ -235,6 +237,28 @@ def test_starting_again_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 'gin_recoveries_total{what="server"} 1' in health.metrics()
 
 
+def test_questions_go_on_while_a_side_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long that takes."""
+    questions: list[str] = []
+    asked = threading.Event()
+
+    def ask(url: str, timeout: float) -> float:
+        questions.append(url)
+        if len(questions) > 1:  # the first is the one that every step begins with
+            asked.set()
+        return 0.01
+
+    monkeypatch.setattr("serve.supervisor.ask", ask)
+    monkeypatch.setattr("serve.supervisor.INTERVAL", 0.0)
+    monkeypatch.setattr("serve.supervisor.model_processes", lambda _: {})
+    server = Mock(url="http://127.0.0.1:1", metrics_url="http://127.0.0.1:1/metrics", access=Access())
+    supervisor = Supervisor(server, Health())
+    monkeypatch.setattr(supervisor, "_dead_models", lambda: ["gin_onnx"])
+    monkeypatch.setattr(supervisor, "_reload", lambda _: asked.wait(PATIENCE))
+    supervisor.step()
+    assert asked.is_set()
+
+
 def test_leftovers_that_another_server_removes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two servers may start at once."""
     monkeypatch.setattr("serve.workplace._folders", lambda: [tmp_path / "gone"])
@@ -323,8 +347,9 @@ def test_load_is_not_a_hang(repository: Path, jpeg: bytes, monkeypatch: pytest.M
     assert 'gin_recoveries_total{what="server"} 0' in metrics
 
 
-def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path) -> None:
-    """A model that was loaded again with fewer processes is not taken for one whose process has died."""
+def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A model that was loaded again with fewer processes is not taken for one whose process has died; the log tells of
+    the new version of another."""
     path = shutil.copytree(repository, tmp_path / "triton_repo") / "gin_onnx" / "config.pbtxt"
     health = Health()
     with Server(tmp_path / "triton_repo", grpc_port=0, http_port=0, metrics_port=0) as server:
@@ -332,6 +357,8 @@ def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path) -> No
         supervisor.step()
         former = {pid for pid, model in model_processes(server.pid).items() if model == "gin_onnx"}
         path.write_text(path.read_text().replace("instance_group [ { count: 2 } ]", "instance_group [ { count: 1 } ]"))
+        shutil.copytree(tmp_path / "triton_repo" / "gin" / "1", tmp_path / "triton_repo" / "gin" / "2")
+        assert "python -m serve: serving gin version 1\n" in capsys.readouterr().err
         reload(server.grpc_port)
         deadline = time.monotonic() + PATIENCE
         while former & set(model_processes(server.pid)) and time.monotonic() < deadline:
@@ -340,6 +367,7 @@ def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path) -> No
         assert (len(former), len(left)) == (2, 1)
         supervisor.step()
         assert {pid for pid, model in model_processes(server.pid).items() if model == "gin_onnx"} == left
+        assert re.findall(r"serving .*", capsys.readouterr().err) == ["serving gin version 2"]
     assert 'gin_recoveries_total{what="model"} 0' in health.metrics()
 
 
