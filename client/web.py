@@ -37,6 +37,7 @@ QUESTIONS = {
 HEAD = ["expression", "score", "there", "x1", "y1", "x2", "y2"]
 # Numbers up to 99999.9 stay whole, expressions are wrapped.
 WIDTHS: list[str | int] = ["26%", *["11%"] * 2, *["13%"] * 4]
+KEPT = 3600, 86400  # seconds between two looks at what was uploaded, and how long it is kept, if the page does not end
 CSS = "footer {display: none !important} .message {min-height: 1.6em}"
 
 Shown = tuple[Image.Image | None, list[list[str | float]], str]
@@ -105,7 +106,8 @@ def page(client: Client) -> gradio.Blocks:
         except GroundingError as error:
             return None, [], _warning(str(error))
 
-    with gradio.Blocks(title="GIN: point at the thing a sentence names", analytics_enabled=False) as blocks:
+    title = "GIN: point at the thing a sentence names"
+    with gradio.Blocks(title=title, analytics_enabled=False, delete_cache=KEPT) as blocks:
         gradio.Markdown("# Point at the thing a sentence names")
         with gradio.Row():
             with gradio.Column():

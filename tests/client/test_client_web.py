@@ -3,6 +3,7 @@
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture
-def address(server: FakeServer, cache: Path) -> Iterator[str]:
-    """Of the page, which asks the fake server."""
+@contextmanager
+def served(server: FakeServer) -> Iterator[str]:
+    """The address of the page, which asks the fake server."""
     with Client(server.url) as client:
         blocks = web.page(client)
         _, address, _ = blocks.launch(server_name="127.0.0.1", quiet=True, prevent_thread_lock=True, ssr_mode=False)
@@ -44,37 +45,40 @@ def address(server: FakeServer, cache: Path) -> Iterator[str]:
         blocks.close(verbose=False)
 
 
-def test_pictures_that_were_not_uploaded_are_refused(
-    server: FakeServer, address: str, secret: Path, cache: Path
-) -> None:
+def test_pictures_that_were_not_uploaded_are_refused(server: FakeServer, secret: Path, cache: Path) -> None:
     """All in the same words, so that nobody learns which of them are there; also after an example was chosen."""
     (cache / "link.png").symlink_to(secret)
-    visitor = gradio_client.Client(address, verbose=False)
     paths = [secret, "/nowhere.png", "/etc/passwd", cache / "link.png", cache / "../private/secret.png", "a\0b"]
-    for _ in range(2):
-        for path in paths:
-            _, _, said = visitor.predict({"path": str(path)}, "star", False, api_name="/ask")
-            assert said == "⚠️ This picture was not uploaded here: choose it anew."
-        visitor.predict(0, api_name="/load_example")
-    assert not server.asked
-    with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(f"{address}/gradio_api/file={secret}")
+    with served(server) as address:
+        visitor = gradio_client.Client(address, verbose=False)
+        for _ in range(2):
+            for path in paths:
+                _, _, said = visitor.predict({"path": str(path)}, "star", False, api_name="/ask")
+                assert said == "⚠️ This picture was not uploaded here: choose it anew."
+            visitor.predict(0, api_name="/load_example")
+        assert not server.asked
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(f"{address}/gradio_api/file={secret}")
 
 
-def test_uploads_and_examples_are_answered(server: FakeServer, address: str, secret: Path) -> None:
-    visitor = gradio_client.Client(address, verbose=False, download_files=False)
-    example, _ = visitor.predict(0, api_name="/load_example")
-    given = [secret, web.EXAMPLES / "triangles.jpg"]
-    for picture in (gradio_client.handle_file(secret), example["value"]):
-        _, table, said = visitor.predict(picture, "star\nzebra", False, api_name="/ask")
-        assert said.startswith("Answered in")
-        assert said.endswith(" ms. ⚠️ The network does not know: zebra.")
-        assert table["headers"] == ["expression", "score", "there", "x1", "y1", "x2", "y2"]
-        assert table["data"] == [
-            ["star", 0.5, "75%", 0.5, 1.0, 20.0, 10.2],
-            ["zebra", 0.333, "38%", 1.5, 2.0, 21.0, 11.2],
-        ]
-    assert [asked.image for asked in server.asked] == [path.read_bytes() for path in given]
+def test_uploads_and_examples_are_answered(server: FakeServer, secret: Path, cache: Path) -> None:
+    """Nothing of them is left when the page has ended, but the examples."""
+    with served(server) as address:
+        visitor = gradio_client.Client(address, verbose=False, download_files=False)
+        example, _ = visitor.predict(0, api_name="/load_example")
+        given = [secret, web.EXAMPLES / "triangles.jpg"]
+        for picture in (gradio_client.handle_file(secret), example["value"]):
+            _, table, said = visitor.predict(picture, "star\nzebra", False, api_name="/ask")
+            assert said.startswith("Answered in")
+            assert said.endswith(" ms. ⚠️ The network does not know: zebra.")
+            assert table["headers"] == ["expression", "score", "there", "x1", "y1", "x2", "y2"]
+            assert table["data"] == [
+                ["star", 0.5, "75%", 0.5, 1.0, 20.0, 10.2],
+                ["zebra", 0.333, "38%", 1.5, 2.0, 21.0, 11.2],
+            ]
+        assert [asked.image for asked in server.asked] == [path.read_bytes() for path in given]
+        assert list(cache.rglob(secret.name))
+    assert {path.name for path in cache.rglob("*.*")} == set(web.QUESTIONS)
 
 
 @pytest.mark.parametrize("host", ["::1", "", "a..b"])
