@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import nn
 
@@ -31,6 +30,7 @@ from train.data.annotations import ImageFolder, InvalidData, Row, read_table, re
 from train.data.check import check_annotations, check_rows
 from train.data.loading import evaluation_loader
 from train.evaluation import evaluate
+from train.progress import track
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 ABSENT_COLUMNS = ("img_id", "query")
@@ -105,8 +105,7 @@ def ask(checkpoint: Checkpoint, rows: list[Row], workers: int) -> np.ndarray:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = [dataclasses.replace(row, number=place) for place, row in enumerate(rows)]
     loader = evaluation_loader(rows, checkpoint.preparation, workers)
-    shown = track(loader, "asking", console=Console(stderr=True), transient=True)
-    answers = evaluate(checkpoint.network().to(device), shown if sys.stderr.isatty() else loader, device)
+    answers = evaluate(checkpoint.network().to(device), track(loader, "asking: batch", len(loader)), device)
     return answers.scores.numpy()
 
 

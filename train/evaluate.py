@@ -21,7 +21,6 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from model.checkpoint import Checkpoint
@@ -32,6 +31,7 @@ from train.data.loading import evaluation_loader
 from train.evaluation import Answers, Scores, breakdown, evaluate
 from train.predictions import Prediction, read_predictions, score_predictions, write_predictions
 from train.processes import by_first_rank, start_process_group
+from train.progress import track
 
 LENGTHS = (("1", 1), ("2", 2), ("3", 3), ("4-5", 5), ("6-10", 10), ("over 10", math.inf))  # most words of each group
 TIMEOUT = 1800.0  # seconds to wait for another process
@@ -102,8 +102,8 @@ def _ask(arguments: argparse.Namespace) -> int:
         categories = read_categories(arguments.csv)
         rows, unusable = _rows(arguments, checkpoint.config.max_words, first)
         loader = evaluation_loader(rows, checkpoint.preparation, arguments.workers)
-        shown = track(loader, "evaluating", console=Console(stderr=True), transient=True)
-        answers = evaluate(checkpoint.network().to(device), shown if first and sys.stderr.isatty() else loader, device)
+        shown = track(loader, "evaluating: batch", len(loader), first)
+        answers = evaluate(checkpoint.network().to(device), shown, device)
         if first:
             _print_breakdown("words", breakdown(answers, by_length(answers)))
             _print_breakdown("category", breakdown(answers, categories))

@@ -40,9 +40,14 @@ def epoch_line(line: Mapping[str, Any], is_best: bool) -> str:
     skipped = f" | {line['skipped']} steps left out" if line["skipped"] else ""
     return (
         f"epoch {line['epoch']}: loss {losses} | val accuracy {val['accuracy']:.4f} mean IoU {val['mean_iou']:.4f} "
-        f"reachable {val['reachable']:.4f} of {val['rows']} | {line['images_per_second']:.0f} images/s "
+        f"reachable {val['reachable']:.4f} of {val['rows']} | {rate(line['images_per_second'])} "
         f"{line['seconds']:.0f} s{skipped}{' (best)' if is_best else ''}"
     )
+
+
+def rate(images_per_second: float) -> str:
+    """With a decimal where it says something."""
+    return f"{images_per_second:.{1 if images_per_second < 10 else 0}f} images/s"
 
 
 def _plain(value: Any) -> Any:

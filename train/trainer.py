@@ -22,8 +22,8 @@ from train.data.sampler import Visit
 from train.evaluation import Scores, evaluate
 from train.network import build_network, compile_network
 from train.optimizer import Schedule, build_optimizer
-from train.progress import EpochProgress
-from train.records import epoch_line, write_history, write_settings
+from train.progress import Steps, track
+from train.records import epoch_line, rate, write_history, write_settings
 from train.step import TrainingStep
 from train.stop import Stopped, StopRequest
 from train.watch import StepWatch
@@ -93,8 +93,8 @@ class Trainer:
         loaded: Iterator[Batch] = iter(self.data.train)
         name = f"epoch {self.epoch + 1}/{optim.epochs}"
         if self.history:
-            name += f" | accuracy {self.history[-1]['val']['accuracy']:.3f}"
-        with EpochProgress(name, steps, shown=self.first) as progress:
+            name += f", accuracy {self.history[-1]['val']['accuracy']:.3f}"
+        with Steps(f"{name}: step", steps, shown=self.first) as progress:
             for done in range(1, steps + 1):
                 middle = (self.position + size / 2) / batches.samples
                 self.schedule.before_step((self.epoch + middle) / optim.epochs)
@@ -107,7 +107,8 @@ class Trainer:
                 saving = self.position // size % self.config.save_every == 0
                 if saving or done % LOOK_EVERY == 0:
                     loss = self.watch.look()
-                    progress(done, loss, done * size / (time.monotonic() - self._started))
+                    speed = rate(done * size / (time.monotonic() - self._started))
+                    progress(done, f"loss {loss:.3f}, {speed}")
                 if saving:
                     self._save()
                 number = stop.agreed()
@@ -135,7 +136,8 @@ class Trainer:
         trained = time.monotonic() - self._started + self.seconds
         for buffer in self.network.buffers():  # so that what is evaluated is what is saved
             dist.broadcast(buffer, 0)
-        answers = evaluate(self.network, self.data.val, self.device)
+        name = f"epoch {self.epoch + 1}/{self.config.optim.epochs}: evaluating batch"
+        answers = evaluate(self.network, track(self.data.val, name, len(self.data.val), self.first), self.device)
         scores = Scores.of(answers, self.data.val_unusable)
         line = {
             "epoch": self.epoch + 1,

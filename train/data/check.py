@@ -12,15 +12,13 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import track
-
 from model.config import ModelConfig
 from model.picture import InvalidInput, read_picture
 from model.preparation import Preparation
 from model.words import Vocabulary
 from train.command import run_command
 from train.data.annotations import Problem, Row, read_annotations
+from train.progress import track
 
 ROUNDING = 1.0  # pixels by which published boxes may leave the picture
 
@@ -50,8 +48,7 @@ def _decode(pictures: Iterable[Path]) -> dict[Path, tuple[int, int] | str]:
     pictures = list(pictures)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = pool.map(_decode_one, pictures)
-        shown = track(results, "checking pictures", len(pictures), console=Console(stderr=True), transient=True)
-        return dict(zip(pictures, shown if sys.stderr.isatty() else results, strict=True))
+        return dict(zip(pictures, track(results, "checking pictures:", len(pictures)), strict=True))
 
 
 def _decode_one(path: Path) -> tuple[int, int] | str:

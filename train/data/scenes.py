@@ -20,14 +20,13 @@ from multiprocessing import parent_process
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
 from train.command import run_command
 from train.data.drawing import draw_scene
 from train.data.expressions import Meaning
 from train.data.wording import describe, describe_absent
 from train.data.world import COUNTS, EXPRESSIONS, Scene, Thing, lay_out
+from train.progress import track
 
 Described = tuple[str, Meaning, Thing]  # an expression, what it means, the thing it picks
 USUAL = 4  # expressions per picture
@@ -70,9 +69,7 @@ def write_scenes(out: Path, count: int, seed: int, expressions: int = USUAL, wor
             written = pool.map(write, range(count), chunksize=16)
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        console = Console(stderr=True)
-        shown = track(written, f"scenes {out}", count, console=console, transient=True)
-        scenes = list(shown if console.is_terminal else written)
+        scenes = list(track(written, "drawing scenes:", count))
     finally:
         pool.shutdown(cancel_futures=True)
     rows = [(name, list(thing.box), words) for name, described, _ in scenes for words, _, thing in described]
