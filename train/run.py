@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from model.checkpoint import load_plain
 from train.arguments import parse_arguments
+from train.command import spoken
 from train.config import TrainConfig
 from train.data.annotations import InvalidData
 from train.processes import by_first_rank, launch_store, start_process_group
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         train(config, device)
     except (InvalidData, Diverged, OSError, ValueError) as error:
-        print(f"train.run: {error}", file=sys.stderr)
+        print(f"train.run: {spoken(error)}", file=sys.stderr)
         return 1 if isinstance(error, Diverged) else 2
     except Stopped as stopped:
         print(f"train.run: {stopped}", file=sys.stderr)
