@@ -30,6 +30,6 @@ lint: setup
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-clean:
-	rm -rf .venv demo runs triton_repo/*/[0-9]* triton_repo/*/warmup
+clean:  ## all that the commands above make; what was trained stays
+	rm -rf .venv demo triton_repo/*/[0-9]* triton_repo/*/warmup
 	rm -rf triton_repo/gin*_fp16 triton_repo/gin*_bf16 triton_repo/gin*_int8

@@ -25,6 +25,7 @@ from export.manifest import (
     MANIFEST,
     InvalidExport,
     Recorded,
+    is_version,
     named_files,
     read_manifest,
     save_questions,
@@ -243,7 +244,7 @@ def add_version(staged: Path, model: Path) -> Path:
     """Make a folder the newest version of a model. All others but the last whose files verify take its place beside
     other staged files, to be removed with them: so each is there whole or not at all, even where a server left in it
     what only the server's user may remove."""
-    versions = sorted((path for path in model.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    versions = sorted(filter(is_version, model.iterdir()), key=lambda path: int(path.name))
     newest = model / str(int(versions[-1].name) + 1 if versions else 1)
     os.replace(staged, newest)
     good = next((path for path in reversed(versions) if _verifies(path)), None)

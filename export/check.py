@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from export.formats import Format, first_line
-from export.manifest import MANIFEST, InvalidExport, load_questions, read_manifest, read_version
+from export.manifest import MANIFEST, InvalidExport, is_version, load_questions, read_manifest, read_version
 from export.parity import Comparison, Limits, ParityError, check_report
 
 KINDS = ("onnx", "torchscript", "aot")
@@ -29,10 +29,10 @@ def verify(folder: Path) -> list[dict[str, Any]]:
     Older versions of a model may be of other checkpoints; the newest of all models must be of one.
     """
     alone = (folder / MANIFEST).exists()
-    folders = [folder] if alone else sorted(path for path in folder.glob("*/*") if path.name.isdigit())
+    folders = [folder] if alone else sorted(filter(is_version, folder.glob("*/*")))
     if not folders:
         raise InvalidExport(f"{folder} has no {MANIFEST}, nor a model with a version")
-    read = read_version if folders[0].absolute().name.isdigit() else read_manifest
+    read = read_version if is_version(folders[0].absolute()) else read_manifest
     manifests = {path: read(path) for path in folders}  # all hashes, before any file is opened
     newest = {path.parent: path for path in sorted(manifests, key=lambda path: (len(path.name), path.name))}
     first, *others = newest.values()

@@ -18,6 +18,11 @@ class InvalidExport(ValueError):
     """Exported files that are not to be trusted; the message names the file and the cause."""
 
 
+def is_version(folder: Path) -> bool:
+    """Whether a folder has the name of a model's version, which is a number."""
+    return folder.name.isascii() and folder.name.isdigit()  # such as ² is a digit and no number
+
+
 def hash_file(path: Path) -> str:
     """SHA-256 in hexadecimal."""
     with open(path, "rb") as file:

@@ -173,6 +173,7 @@ def test_versions(half: Path, tmp_path: Path) -> None:
     assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "2", "1"]
     with (model / "2" / "image.onnx").open("ab") as file:
         file.write(b"more")
+    (model / "²").mkdir()  # no number
     (model / "0").symlink_to(half / "gin_fp16" / "1")
     assert add_version(shutil.copytree(half / "gin_fp16" / "1", tmp_path / "next"), model) == model / "3"
     assert [Path(line["folder"]).name for line in check.verify(model.parent)] == ["1", "3", "1"]
