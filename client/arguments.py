@@ -36,27 +36,42 @@ class Parser(argparse.ArgumentParser):
 def add_server(parser: argparse.ArgumentParser) -> None:
     """The arguments that `connect` reads."""
     parser.add_argument(
-        "--url", default=DEFAULT_URL, help="HOST:PORT, grpc://, grpcs://, http:// or https:// (default: %(default)s)"
+        "--url",
+        default=DEFAULT_URL,
+        help="address of the server: HOST:PORT or grpc://HOST:PORT for gRPC, http://HOST:PORT for HTTP, with grpcs:// "
+        "or https:// encrypted (default: %(default)s)",
     )
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=positive, default=DEFAULT_TIMEOUT, help="longest wait (%(default)g)"
+        "--timeout",
+        metavar="SECONDS",
+        type=positive,
+        default=DEFAULT_TIMEOUT,
+        help="longest wait for an answer (default: %(default)g)",
     )
     parser.add_argument(
         "--model",
         metavar="NAME",
         default=DEFAULT_MODEL,
-        help="model to ask, such as gin_int8 if the server has it (default: %(default)s)",
+        help="model of the server to ask, such as gin_int8 (default: %(default)s)",
     )
     tls = parser.add_argument_group("encrypted connections", "files in PEM form, for grpcs:// and https://")
-    tls.add_argument("--ca", metavar="FILE", help="authorities to trust instead of the well-known ones")
-    tls.add_argument("--certificate", metavar="FILE", help="shows the server who asks")
-    tls.add_argument("--key", metavar="FILE", help="of the certificate")
+    tls.add_argument(
+        "--ca", metavar="FILE", help="certificates of the authorities to trust (default: the well-known ones)"
+    )
+    tls.add_argument(
+        "--certificate", metavar="FILE", help="certificate of this client, for a server that wants to know who asks"
+    )
+    tls.add_argument("--key", metavar="FILE", help="private key of the client's certificate, without a passphrase")
 
 
 def add_in_flight(parser: argparse.ArgumentParser, default: int = DEFAULT_IN_FLIGHT) -> None:
     """How many questions are asked at once."""
     parser.add_argument(
-        "--in-flight", metavar="N", type=count, default=default, help="questions asked at once (%(default)d)"
+        "--in-flight",
+        metavar="N",
+        type=count,
+        default=default,
+        help="how many questions are asked at once (default: %(default)d)",
     )
 
 

@@ -36,8 +36,15 @@ def build_parser() -> arguments.Parser:
         epilog=f"Each line of QUESTIONS is {FORM}; empty ones are passed over. Each of ANSWERS is what "
         f'`python -m client --json` prints, or has an "error" that says why it was refused. {arguments.EXIT_CODES}',
     )
-    parser.add_argument("questions", metavar="QUESTIONS", type=Path, help="JSON lines")
-    parser.add_argument("answers", metavar="ANSWERS", type=Path, help="JSON lines, in the order of the questions")
+    parser.add_argument(
+        "questions", metavar="QUESTIONS", type=Path, help="file of questions, a JSON object on each line"
+    )
+    parser.add_argument(
+        "answers",
+        metavar="ANSWERS",
+        type=Path,
+        help="file for the answers, in the order of the questions, a JSON object on each line",
+    )
     arguments.add_in_flight(parser)
     arguments.add_server(parser)
     return parser

@@ -40,11 +40,20 @@ def build_parser() -> arguments.Parser:
     )
     parser.add_argument("--json", action="store_true", help="print a line of JSON for each image instead of a table")
     parser.add_argument(
-        "--save", metavar="OUT", type=Path, help="write the picture with the boxes drawn; a folder for several images"
+        "--save",
+        metavar="OUT",
+        type=Path,
+        help="write the picture, with the boxes drawn into it, to this file; for several images, into this folder",
     )
-    parser.add_argument("--attention", action="store_true", help="light up, in what is saved, where the network looked")
     parser.add_argument(
-        "--top-k", type=int, default=1, metavar="K", help="the K best boxes for each expression, up to 10"
+        "--attention", action="store_true", help="light up where the network looked, in what --save writes"
+    )
+    parser.add_argument(
+        "--top-k",
+        type=int,
+        default=1,
+        metavar="K",
+        help="answer with the K best boxes for each expression, at most 10 (default: %(default)d)",
     )
     arguments.add_in_flight(parser)
     arguments.add_server(parser)

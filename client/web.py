@@ -50,9 +50,11 @@ def build_parser() -> arguments.Parser:
         description="A page to ask a running server from: http://127.0.0.1:7860 unless told otherwise.",
         epilog="Ctrl-C ends it. Whoever reaches the page can ask the server.",
     )
-    where = "IPv4 address or name where the page is served (%(default)s)"
+    where = "IPv4 address or name where the page is served (default: %(default)s)"
     parser.add_argument("--host", type=_host, default="127.0.0.1", metavar="H", help=where)
-    parser.add_argument("--port", type=_port, default=7860, metavar="P", help="default: %(default)s")
+    parser.add_argument(
+        "--port", type=_port, default=7860, metavar="P", help="port where the page is served (default: %(default)s)"
+    )
     arguments.add_server(parser)
     return parser
 
