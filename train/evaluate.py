@@ -15,6 +15,7 @@ import math
 import os
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import Checkpoint
+from model.preparation import Preparation
 from train.command import run_command
 from train.data.annotations import InvalidData, Row, read_boxes, read_table
 from train.data.check import check_annotations
@@ -35,6 +37,7 @@ from train.progress import track
 
 LENGTHS = (("1", 1), ("2", 2), ("3", 3), ("4-5", 5), ("6-10", 10), ("over 10", math.inf))  # most words of each group
 TIMEOUT = 1800.0  # seconds to wait for another process
+NAMED = 10  # unknown words, the most frequent ones
 
 
 def exchange_expressions(rows: Sequence[Row]) -> list[Row]:
@@ -101,6 +104,8 @@ def _ask(arguments: argparse.Namespace) -> int:
         checkpoint = Checkpoint.load(arguments.what)
         categories = read_categories(arguments.csv)
         rows, unusable = _rows(arguments, checkpoint.config.max_words, first)
+        if first:
+            _report_unknown_words(rows, checkpoint.preparation)
         loader = evaluation_loader(rows, checkpoint.preparation, arguments.workers)
         shown = track(loader, "evaluating: batch", len(loader), first)
         answers = evaluate(checkpoint.network().to(device), shown, device)
@@ -133,6 +138,19 @@ def _rows(arguments: argparse.Namespace, max_words: int, first: bool) -> tuple[l
         if not rows:
             raise InvalidData(f"{arguments.csv} has no picture with two boxes, so nothing can be exchanged")
     return rows, len(problems)
+
+
+def _report_unknown_words(rows: Sequence[Row], preparation: Preparation) -> None:
+    unknown = [sorted(set(preparation.unknown_words(row.expressions[0]))) for row in rows]
+    concerned = sum(map(bool, unknown))
+    if concerned:
+        counts = Counter(word for words in unknown for word in words)
+        named = ", ".join(f"{word} ({count})" for word, count in counts.most_common(NAMED))
+        print(
+            f"{concerned} of {len(rows)} expressions have words that the network does not know, which are to it as if "
+            f"not said: {named}{', ...' if len(counts) > NAMED else ''}",
+            file=sys.stderr,
+        )
 
 
 def read_categories(path: str | Path) -> dict[int, str]:

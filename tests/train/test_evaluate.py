@@ -76,8 +76,12 @@ def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Captur
     arguments = [str(checkpoint_path), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
     arguments += ["--predictions", str(predictions)]
     assert main(arguments) == 0
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed, said = capsys.readouterr()
+    report = json.loads(printed.splitlines()[-1])
     assert report["rows"] == 16
+    lacking = [row for row in read_rows(csv, tmp_path / "images") if "heart" in row.expressions[0].split()]
+    assert len(said.splitlines()) == 1
+    assert f" heart ({len(lacking)})" in said
     assert 0 <= report["accuracy"] <= 1
     assert main([*arguments, "--exchange"]) == 0
     capsys.readouterr()
