@@ -52,7 +52,8 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     rows, problems = check_annotations(arguments.csv, arguments.images, checkpoint.config.max_words)
     if problems:
         raise InvalidData(str(problems[0]))
-    absent = read_absent(arguments.csv, arguments.images, checkpoint.config.max_words) or exchange_pictures(rows)
+    given = read_absent(arguments.csv, arguments.images, checkpoint.config.max_words)
+    absent = given or exchange_pictures(rows)
     pictures = sorted({row.image for row in rows})
     if len(pictures) < 2:
         raise InvalidData(f"{arguments.csv} is about {len(pictures)} picture; half of them calibrate, half measure")
@@ -60,6 +61,10 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     held_out = [np.array([row.image not in learned for row in group], bool) for group in (rows, absent)]
     if any(out.all() or not out.any() for out in held_out):
         raise InvalidData(f"{arguments.csv}: what is not there has to be asked about pictures of either half")
+    source = f"of {absent_file(arguments.csv)}" if given else "exchanged between pictures"
+    print(
+        f"what is there: {len(rows)} rows of {arguments.csv}; what is not: {len(absent)} rows {source}", file=sys.stderr
+    )
     scores = [ask(checkpoint, group, arguments.workers) for group in (rows, absent)]
     presence = fit(*(part[~out] for part, out in zip(scores, held_out, strict=True)))
     report = measure(*(presence(part[out]) for part, out in zip(scores, held_out, strict=True)))
@@ -69,12 +74,17 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def absent_file(path: Path) -> Path:
+    """`NAME_absent.csv` beside `NAME.csv`."""
+    return path.with_name(f"{path.stem}_absent.csv")
+
+
 def read_absent(path: Path, images: str | Path, max_words: int) -> list[Row]:
-    """Rows that name nothing in their picture, from `NAME_absent.csv` beside `NAME.csv`; none without such a file.
+    """Rows that name nothing in their picture, from the CSV's `absent_file`; none without such a file.
 
     Their boxes mean nothing. Raises InvalidData or OSError.
     """
-    file = path.with_name(f"{path.stem}_absent.csv")
+    file = absent_file(path)
     if not file.exists():
         return []
     rows, folder = [], ImageFolder(Path(images))

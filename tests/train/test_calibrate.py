@@ -46,13 +46,18 @@ def test_command(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFi
     before.save(tmp_path / "copy.pth")
     arguments = [str(tmp_path / "copy.pth"), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]
     assert main(arguments) == 0
-    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    printed, said = capsys.readouterr()
+    report = json.loads(printed.splitlines()[-1])
     after = Checkpoint.load(tmp_path / "copy.pth")
     assert after.presence == Presence(report["scale"], report["offset"]) != before.presence
     assert all((after.weights[name] == tensor).all() for name, tensor in before.weights.items())
     assert report["present"] == 16
-    if not given:
+    assert f"what is there: 32 rows of {csv}; what is not: " in said
+    if given:
+        assert said.endswith(f"rows of {tmp_path / 'scenes_absent.csv'}\n")
+    else:
         assert report["absent"] == 16
+        assert said.endswith("32 rows exchanged between pictures\n")
 
 
 def test_bad_input(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
