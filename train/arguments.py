@@ -22,7 +22,9 @@ def build_parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m train.run",
         usage="python -m train.run [--config FILE] [key=value ...]",
-        description="Train a network. Fields are given as key=value, e.g. optim.epochs=3.",
+        description="Train a network. Fields are given as key=value, e.g. optim.epochs=3, which is short for "
+        "--optim.epochs=3. The defaults below are of fields that --config FILE does not set; without --config those of "
+        "configs/demo.yaml come first, and --print_config shows what applies.",
         exit_on_error=False,
     )
     parser.add_argument("--config", action="config", help="YAML file; without one, configs/demo.yaml")
