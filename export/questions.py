@@ -60,7 +60,7 @@ def read_examples(path: Path, preparation: Preparation, pictures: int | None = N
     """The first `pictures`, or all, of a CSV whose pictures lie in the folder `images` beside it.
 
     Of a row with several expressions the first is asked; a picture with more rows than one question may hold is asked
-    about several times. Raises InvalidData naming file and row, or OSError.
+    about several times. Raises InvalidData naming file and line, or OSError.
     """
     rows_of: dict[Path, list[Row]] = {}
     for row in read_rows(path, path.parent / "images"):
@@ -73,7 +73,7 @@ def read_examples(path: Path, preparation: Preparation, pictures: int | None = N
             for row in rows:
                 words.append(preparation.words(row.expressions[0]))
         except InvalidInput as error:
-            raise InvalidData(f"{path}, row {rows[len(words)].number}, {image.name}: {error}") from None
+            raise InvalidData(f"{path}, line {rows[len(words)].line}, {image.name}: {error}") from None
         for start in range(0, len(rows), MAX_EXPRESSIONS):
             asked = slice(start, start + MAX_EXPRESSIONS)
             ids, lengths = pad(words[asked])

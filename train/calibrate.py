@@ -88,15 +88,15 @@ def read_absent(path: Path, images: str | Path, max_words: int) -> list[Row]:
     if not file.exists():
         return []
     rows, folder = [], ImageFolder(Path(images))
-    for number, fields in read_table(file, ABSENT_COLUMNS):
+    for number, (line, fields) in enumerate(read_table(file, ABSENT_COLUMNS)):
         picture, query = (fields[name] for name in ABSENT_COLUMNS)
         try:
             refuse_surplus(fields)
             if not picture or not query:
                 raise ValueError(f"it must have {' and '.join(ABSENT_COLUMNS)}")
-            rows.append(Row(number, folder.find(picture), (0.0, 0.0, 1.0, 1.0), (query,)))
+            rows.append(Row(number, folder.find(picture), (0.0, 0.0, 1.0, 1.0), (query,), line))
         except ValueError as error:
-            raise InvalidData(f"{file}, row {number}: {error}") from None
+            raise InvalidData(f"{file}, line {line}: {error}") from None
     _, problems = check_rows(rows, file, max_words)
     if problems:
         raise InvalidData(str(problems[0]))

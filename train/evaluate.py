@@ -159,10 +159,10 @@ def read_categories(path: str | Path) -> dict[int, str]:
     if not file.exists():
         return {}
     categories = {}
-    for number, fields in read_table(file, ("row", "category")):
+    for line, fields in read_table(file, ("row", "category")):
         row, category = fields["row"], fields["category"]
         if not (row or "").isdecimal() or category is None:
-            raise InvalidData(f"{file}, row {number}: it must have the number of a row and a category")
+            raise InvalidData(f"{file}, line {line}: it must have the number of a row and a category")
         categories[int(row)] = category
     return categories
 

@@ -194,7 +194,7 @@ def test_calibration_with_bad_rows(checkpoint_path: Path, tmp_path: Path, capsys
     csv.write_text("\n".join(lines))
     command = [str(checkpoint_path), "--precision", "int8", "--out", str(tmp_path / "out")]
     for more, cause in (
-        (["--calibration", str(csv)], "scenes.csv, row 1: there is no picture"),
+        (["--calibration", str(csv)], "scenes.csv, line 3: there is no picture"),
         (["--calibration", str(tmp_path / "none.csv")], "none.csv"),
         ([], "--calibration"),
     ):

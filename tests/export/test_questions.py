@@ -44,5 +44,5 @@ def test_the_failing_row_is_named(csv: Path, checkpoint: Checkpoint) -> None:
     lines = csv.read_text().splitlines()
     lines[6] = lines[6].replace("the star", "...")
     csv.write_text("\n".join(lines))
-    with pytest.raises(InvalidData, match="scenes.csv, row 5, one.jpg: the expression '...' has no words"):
+    with pytest.raises(InvalidData, match="scenes.csv, line 7, one.jpg: the expression '...' has no words"):
         read_examples(csv, checkpoint.preparation)

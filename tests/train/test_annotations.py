@@ -1,11 +1,11 @@
-"""CSV annotations: read as the originals write them, refused with file and row otherwise."""
+"""CSV annotations: read as the originals write them, refused with file and line otherwise."""
 
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from train.data.annotations import InvalidData, read_rows
+from train.data.annotations import InvalidData, read_annotations, read_rows
 from train.data.check import check_annotations, main
 
 
@@ -52,17 +52,17 @@ def test_a_sentence_in_brackets(tmp_path: Path, images: Path, query: str) -> Non
 @pytest.mark.parametrize(
     ("line", "cause"),
     [
-        ('8.jpg,"[1, 2, 3, 4]",dog', "row 0.*no picture '8.jpg'"),
-        ('7.jpg,"[5, 2, 3, 4]",dog', "row 0.*inside out"),
-        ('7.jpg,"[1, 2, 1, 4]",dog', "row 0.*inside out or empty"),
-        ('7.jpg,"[1, 2, 3]",dog', "row 0.*not a list"),
-        ("7.jpg,here,dog", "row 0.*not a Python list"),
-        ('7.jpg,"__import__(""os"")",dog', "row 0.*not a Python list"),
-        ('7.jpg,"[1, 2, 3, nan]",dog', "row 0"),
-        (f'7.jpg,"[1, 2, 3, {10**400}]",dog', "row 0.*not finite"),
-        ('7.jpg,"[1, 2, 3, 4]",[]', "row 0.*sentence"),
-        ('7.jpg,"[1, 2, 3, 4]","[\'dog\', 1]"', "row 0.*sentence"),
-        ('7.jpg,"[1, 2, 3, 4]",the dog, the left one', "row 0.*more fields than the header.*quotes"),
+        ('8.jpg,"[1, 2, 3, 4]",dog', "line 2.*no picture '8.jpg'"),
+        ('7.jpg,"[5, 2, 3, 4]",dog', "line 2.*inside out"),
+        ('7.jpg,"[1, 2, 1, 4]",dog', "line 2.*inside out or empty"),
+        ('7.jpg,"[1, 2, 3]",dog', "line 2.*not a list"),
+        ("7.jpg,here,dog", "line 2.*not a Python list"),
+        ('7.jpg,"__import__(""os"")",dog', "line 2.*not a Python list"),
+        ('7.jpg,"[1, 2, 3, nan]",dog', "line 2"),
+        (f'7.jpg,"[1, 2, 3, {10**400}]",dog', "line 2.*not finite"),
+        ('7.jpg,"[1, 2, 3, 4]",[]', "line 2.*sentence"),
+        ('7.jpg,"[1, 2, 3, 4]","[\'dog\', 1]"', "line 2.*sentence"),
+        ('7.jpg,"[1, 2, 3, 4]",the dog, the left one', "line 2.*more fields than the header.*quotes"),
     ],
 )
 def test_bad_rows(tmp_path: Path, images: Path, line: str, cause: str) -> None:
@@ -71,13 +71,21 @@ def test_bad_rows(tmp_path: Path, images: Path, line: str, cause: str) -> None:
         read_rows(write(tmp_path, line), images)
 
 
+def test_the_line_of_a_row(tmp_path: Path, images: Path) -> None:
+    """It is the file's, as an editor counts, whatever blank lines and line breaks stand before it."""
+    path = write(tmp_path, '7.jpg,"[1, 2, 3, 4]","a dog\nand a cat"', "", '8.jpg,"[1, 2, 3, 4]",dog')
+    rows, problems = read_annotations(path, images)
+    assert [(row.number, row.line) for row in rows] == [(0, 3)]
+    assert str(problems[0]).startswith(f"{path}, line 5: ")
+
+
 def test_bad_files(tmp_path: Path, images: Path) -> None:
     """A missing column, no rows, a row that is too short, and no file."""
     with pytest.raises(InvalidData, match="no column bbox"):
         read_rows(write(tmp_path, "7.jpg,dog", header="img_id,query"), images)
     with pytest.raises(InvalidData, match="no rows"):
         read_rows(write(tmp_path), images)
-    with pytest.raises(InvalidData, match="row 0: img_id is empty"):
+    with pytest.raises(InvalidData, match="line 2: img_id is empty"):
         read_rows(write(tmp_path, '"[1, 2, 3, 4]",dog', header="bbox,query,img_id"), images)
     with pytest.raises(FileNotFoundError):
         read_rows(tmp_path / "nowhere.csv", images)
@@ -107,9 +115,10 @@ def test_every_unusable_row_is_found(tmp_path: Path, images: Path, capsys: pytes
     rows, problems = check_annotations(path, images, 50)
     causes = list(lines.values())
     assert [row.number for row in rows] == [number for number, cause in enumerate(causes) if cause is None]
-    assert [problem.row for problem in problems] == [number for number, cause in enumerate(causes) if cause is not None]
+    unusable = [number for number, cause in enumerate(causes) if cause is not None]
+    assert [problem.line - 2 for problem in problems] == unusable
     for problem in problems:
-        assert causes[problem.row] in str(problem)  # type: ignore[operator]
+        assert causes[problem.line - 2] in str(problem)  # type: ignore[operator]
     assert main([str(path), "--images", str(images)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[:-1] == [str(problem) for problem in problems]

@@ -71,7 +71,7 @@ def test_bad_input(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Capture
         (tmp_path / "scenes_absent.csv").write_text(f"img_id,query\n000000.jpg,star\n{bad}\n")
         assert main(arguments) == 2
         message = capsys.readouterr().err
-        assert "scenes_absent.csv, row 1: " in message
+        assert "scenes_absent.csv, line 3: " in message
         assert len(message.splitlines()) == 1
     assert checkpoint_path.read_bytes() == content
     assert read_absent(tmp_path / "other.csv", tmp_path, 50) == []

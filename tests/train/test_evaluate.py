@@ -94,7 +94,7 @@ def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Captur
     categories = (tmp_path / "scenes_categories.csv").read_text()
     (tmp_path / "scenes_categories.csv").write_text(f"{categories}16")
     assert main(arguments) == 2
-    assert "scenes_categories.csv, row 16: " in capsys.readouterr().err
+    assert "scenes_categories.csv, line 18: " in capsys.readouterr().err
     (tmp_path / "scenes_categories.csv").unlink()
     (tmp_path / "images" / "000001.jpg").unlink()
     assert main(arguments) == 2

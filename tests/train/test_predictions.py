@@ -63,7 +63,7 @@ def test_only_boxes_matter(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert json.loads(capsys.readouterr().out) == {"accuracy": 0.5, "right": 2, "rows": 4, "missing": 1}
     (tmp_path / "test.csv").write_text('bbox\n"[0, 0, 1, 1]"\n"[0, 0, 1]"\n')
     assert main(command) == 2
-    assert "test.csv, row 1: bbox" in capsys.readouterr().err
+    assert "test.csv, line 3: bbox" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_skipping_what_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixt
     data += [f"data.images={tmp_path / 'images'}", "data.share_images=false", "optim.epochs=1"]
     assert main(arguments(tmp_path, *data)) == 2
     message = capsys.readouterr().err
-    assert "row 6: " in message
+    assert "line 8: " in message
     assert "t000003.jpg cannot be used" in message
     assert "2 of 12 rows" in message
     assert not (tmp_path / "out").exists()

@@ -14,29 +14,31 @@ Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 
 
 class InvalidData(ValueError):
-    """Annotations or pictures that cannot be used; the message names the file and the row."""
+    """Annotations or pictures that cannot be used; the message names the file and the line."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One annotation. number: row of the CSV, from 0, as in published predictions."""
+    """One annotation. number: row of the CSV, from 0, as in published predictions. line: of the file, from 1, where the
+    row ends, for messages; 0 of a row that no file has."""
 
     number: int
     image: Path
     box: Box
     expressions: tuple[str, ...]
+    line: int = 0
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Why a row of a file cannot be used."""
+    """Why a row of a file cannot be used. line: where it ends, from 1."""
 
     file: str
-    row: int
+    line: int
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.file}, row {self.row}: {self.reason}"
+        return f"{self.file}, line {self.line}: {self.reason}"
 
 
 def read_annotations(path: str | Path, images: str | Path) -> tuple[list[Row], list[Problem]]:
@@ -44,15 +46,15 @@ def read_annotations(path: str | Path, images: str | Path) -> tuple[list[Row], l
     file is not such a CSV at all, or OSError."""
     rows, problems = [], []
     folder = ImageFolder(Path(images))
-    for number, fields in read_table(path, COLUMNS):
+    for number, (line, fields) in enumerate(read_table(path, COLUMNS)):
         try:
             refuse_surplus(fields)
             box, query = _proper_box(fields["bbox"]), _parse_query(fields["query"])
             if not fields["img_id"]:
                 raise ValueError("img_id is empty")
-            rows.append(Row(number, folder.find(fields["img_id"]), box, query))
+            rows.append(Row(number, folder.find(fields["img_id"]), box, query, line))
         except ValueError as error:
-            problems.append(Problem(str(path), number, str(error)))
+            problems.append(Problem(str(path), line, str(error)))
     return rows, problems
 
 
@@ -62,32 +64,33 @@ def read_boxes(path: str | Path) -> list[Box]:
     Raises InvalidData, also for a row whose box is not four numbers, or OSError.
     """
     boxes = []
-    for number, fields in read_table(path, ("bbox",)):
+    for line, fields in read_table(path, ("bbox",)):
         try:
             boxes.append(parse_box(fields["bbox"]))
         except ValueError as error:
-            raise InvalidData(f"{path}, row {number}: {error}") from None
+            raise InvalidData(f"{path}, line {line}: {error}") from None
     return boxes
 
 
 def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str | None, Any]]]:
-    """Number, from 0, and fields of every row of a CSV, strings by their column's name; a row that is too short has
-    None for what it lacks, and of one that is too long the surplus is a list under None.
+    """Line of the file, from 1, where every row of a CSV ends, and its fields, strings by their column's name; a row
+    that is too short has None for what it lacks, and of one that is too long the surplus is a list under None.
 
     Raises InvalidData where the file is no CSV, lacks one of the columns or has no rows, or OSError.
     """
-    number = -1
+    empty = True
     with open(path, newline="", encoding="utf-8-sig") as file:  # spreadsheets begin such files with a mark
         reader = csv.DictReader(file)
         try:
             missing = [name for name in columns if name not in (reader.fieldnames or ())]
             if missing:
                 raise InvalidData(f"{path} has no column {', '.join(missing)}; its header must be {','.join(columns)}")
-            for number, fields in enumerate(reader):
-                yield number, fields
+            for fields in reader:
+                empty = False
+                yield reader.line_num, fields
         except (csv.Error, UnicodeDecodeError) as error:
             raise InvalidData(f"{path} is not a CSV in UTF-8: {error}") from None
-    if number < 0:
+    if empty:
         raise InvalidData(f"{path} has no rows")
 
 

@@ -30,7 +30,7 @@ def check_annotations(path: str | Path, images: str | Path, max_words: int) -> t
     """
     rows, unreadable = read_annotations(path, images)
     good, unusable = check_rows(rows, path, max_words)
-    return good, sorted(unreadable + unusable, key=lambda problem: problem.row)
+    return good, sorted(unreadable + unusable, key=lambda problem: problem.line)
 
 
 def check_rows(rows: Sequence[Row], path: str | Path, max_words: int) -> tuple[list[Row], list[Problem]]:
@@ -39,8 +39,8 @@ def check_rows(rows: Sequence[Row], path: str | Path, max_words: int) -> tuple[l
     preparation = Preparation(ModelConfig.image_size, ModelConfig.resize_filter, max_words, Vocabulary([]))
     reasons = [_wrong_with(row, sizes[row.image], preparation) for row in rows]
     good = [row for row, reason in zip(rows, reasons, strict=True) if reason is None]
-    problems = [(row.number, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
-    return good, [Problem(str(path), number, reason) for number, reason in problems]
+    problems = [(row.line, reason) for row, reason in zip(rows, reasons, strict=True) if reason is not None]
+    return good, [Problem(str(path), line, reason) for line, reason in problems]
 
 
 def _decode(pictures: Iterable[Path]) -> dict[Path, tuple[int, int] | str]:

@@ -102,7 +102,7 @@ class GroundingDataset(Dataset[Sample]):
                 pixels, size = self.preparation.image(data)
             words = [self.preparation.words(expression) for expression in expressions]
         except (InvalidInput, OSError) as error:
-            raise InvalidData(f"{group[0].image} (row {group[0].number} and others about it): {error}") from None
+            raise InvalidData(f"{group[0].image} (line {group[0].line} and others about it): {error}") from None
         return Sample(pixels, size, words, boxes, [row.number for row in group])
 
 
