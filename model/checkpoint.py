@@ -4,6 +4,7 @@ import io
 import os
 import re
 import tempfile
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,9 @@ def load_plain(path: str | Path, data: bytes | None = None) -> dict[str, Any]:
     file's bytes, if they have been read already."""
     with open(path, "rb") if data is None else io.BytesIO(data) as file:
         try:
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about the pickle of a file that is then refused
+                content = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, ValueError and others
             raise InvalidCheckpoint(f"{path} cannot be read as a checkpoint: {_unreadable(error)}") from None
     if not isinstance(content, dict):
