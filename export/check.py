@@ -19,6 +19,7 @@ from typing import Any
 from export.formats import Format, first_line
 from export.manifest import MANIFEST, InvalidExport, is_version, load_questions, read_manifest, read_version
 from export.parity import Comparison, Limits, ParityError, check_report
+from model.command import run_command
 
 KINDS = ("onnx", "torchscript", "aot")
 
@@ -78,16 +79,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m export.check", description="Verify exported files.")
     parser.add_argument("folder", type=Path, metavar="DIR", help="what an export wrote, or a Triton repository")
     arguments = parser.parse_args(argv)
-    try:
-        for line in verify(arguments.folder):
-            print(json.dumps(line))
-    except (InvalidExport, ParityError) as error:
-        print(f"python -m export.check: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"python -m export.check: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return run_command(parser.prog, lambda: _print_verified(arguments.folder), InvalidExport, ParityError)
+
+
+def _print_verified(folder: Path) -> None:
+    for line in verify(folder):
+        print(json.dumps(line))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 import argparse
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 from export.build import Request, build, publish, publish_models, staging
@@ -12,6 +11,7 @@ from export.formats import Format
 from export.graphs import GRAPHS
 from export.parity import LIMITS, Limits, ParityError
 from export.questions import read_examples
+from model.command import run_command
 
 CALIBRATION = 64  # pictures
 
@@ -40,19 +40,14 @@ def make_parser(description: str, kind: Format) -> argparse.ArgumentParser:
 
 def run_export(arguments: argparse.Namespace, kind: Format) -> int:
     """Export, print the report as one line of JSON; returns the exit code."""
-    program = f"python -m export.{kind.name}"
+    return run_command(f"python -m export.{kind.name}", lambda: _print_report(arguments, kind), ParityError)
+
+
+def _print_report(arguments: argparse.Namespace, kind: Format) -> None:
     try:
         print(json.dumps(_export(arguments, kind)))
-    except (OSError, ValueError) as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 2
     except ParityError as error:
-        print(f"{program}: {error}; nothing was written", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+        raise ParityError(f"{error}; nothing was written") from None
 
 
 def _export(arguments: argparse.Namespace, kind: Format) -> dict[str, object]:

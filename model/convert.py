@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from model.checkpoint import Checkpoint, InvalidCheckpoint, load_plain
+from model.command import run_command
 from model.original import EMBEDDING, Architecture, recognise
 from model.settings import InvalidSettings, configure
 from model.word_vectors import fill_embedding, read_word_vectors
@@ -83,19 +84,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--size", type=int, metavar="PIXELS", help="input size (default: what the checkpoint says)")
     parser.add_argument("--check", metavar="RECORD.npz", help="compare with a record of the original's answers")
     arguments = parser.parse_args(argv)
-    try:
-        checkpoint = convert(arguments.original, arguments.size, arguments.word_vectors)
-        if arguments.check:
-            from model.record import check_record  # kept apart: only this option reads records
+    return run_command(parser.prog, lambda: _convert(arguments))
 
-            report = check_record(checkpoint, arguments.check)
-            print(json.dumps(report))
-            if not report["passed"]:
-                return 1
-        checkpoint.save(arguments.out)
-    except (OSError, ValueError) as error:
-        print(f"python -m model.convert: {error}", file=sys.stderr)
-        return 2
+
+def _convert(arguments: argparse.Namespace) -> int:
+    checkpoint = convert(arguments.original, arguments.size, arguments.word_vectors)
+    if arguments.check:
+        from model.record import check_record  # kept apart: only this option reads records
+
+        report = check_record(checkpoint, arguments.check)
+        print(json.dumps(report))
+        if not report["passed"]:
+            return 1
+    checkpoint.save(arguments.out)
     return 0
 
 

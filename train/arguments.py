@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 
 from train.config import TrainConfig
 
+COMMAND = "python -m train.run"
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what --help says of each field
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
@@ -20,8 +21,8 @@ _FIELD = re.compile(r"--(?!config=)[A-Za-z_][\w.]*=")
 def build_parser() -> ArgumentParser:
     """Every field of a `TrainConfig` as an option, with its description."""
     parser = ArgumentParser(
-        prog="python -m train.run",
-        usage="python -m train.run [--config FILE] [key=value ...]",
+        prog=COMMAND,
+        usage=f"{COMMAND} [--config FILE] [key=value ...]",
         description="Train a network. Fields are given as key=value, e.g. optim.epochs=3, which is short for "
         "--optim.epochs=3. The defaults below are of fields that --config FILE does not set; without --config those of "
         "configs/demo.yaml come first, and --print_config shows what applies.",
@@ -48,5 +49,5 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
 
 
 def _refuse(reason: str) -> NoReturn:
-    print(f"train.run: {reason}", file=sys.stderr)
+    print(f"{COMMAND}: {reason}", file=sys.stderr)
     sys.exit(2)

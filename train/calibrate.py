@@ -24,8 +24,8 @@ from rich.table import Table
 from torch import nn
 
 from model.checkpoint import Checkpoint
+from model.command import run_command
 from model.presence import Presence, logits
-from train.command import run_command
 from train.data.annotations import ImageFolder, InvalidData, Row, read_table, refuse_surplus
 from train.data.check import check_annotations, check_rows
 from train.data.loading import evaluation_loader
@@ -44,10 +44,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the pictures")
     parser.add_argument("--workers", type=int, default=2, metavar="N", help="loading processes (default: 2)")
     arguments = parser.parse_args(argv)
-    return run_command("train.calibrate", lambda: _calibrate(arguments))
+    return run_command(parser.prog, lambda: _calibrate(arguments))
 
 
-def _calibrate(arguments: argparse.Namespace) -> int:
+def _calibrate(arguments: argparse.Namespace) -> None:
     checkpoint = Checkpoint.load(arguments.checkpoint)
     rows, problems = check_annotations(arguments.csv, arguments.images, checkpoint.config.max_words)
     if problems:
@@ -71,7 +71,6 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     dataclasses.replace(checkpoint, presence=presence).save(arguments.checkpoint)
     _show(report["thresholds"])
     print(json.dumps({**dataclasses.asdict(presence), **report}))
-    return 0
 
 
 def absent_file(path: Path) -> Path:

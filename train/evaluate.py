@@ -25,8 +25,8 @@ from rich.console import Console
 from rich.table import Table
 
 from model.checkpoint import Checkpoint
+from model.command import run_command
 from model.preparation import Preparation
-from train.command import run_command
 from train.data.annotations import InvalidData, Row, read_boxes, read_table
 from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     arguments = _parse(argv)
     asks = zipfile.is_zipfile(arguments.what)  # what torch.save writes
-    return run_command("train.evaluate", lambda: (_ask if asks else _score)(arguments))
+    return run_command("python -m train.evaluate", lambda: (_ask if asks else _score)(arguments))
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -91,7 +91,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _ask(arguments: argparse.Namespace) -> int:
+def _ask(arguments: argparse.Namespace) -> None:
     """Ask a checkpoint's network, on one process or as one of torchrun's."""
     if arguments.images is None:
         raise InvalidData("a checkpoint needs --images DIR, the folder of the pictures")
@@ -117,13 +117,11 @@ def _ask(arguments: argparse.Namespace) -> int:
     finally:
         if distributed:
             dist.destroy_process_group()
-    return 0
 
 
-def _score(arguments: argparse.Namespace) -> int:
+def _score(arguments: argparse.Namespace) -> None:
     """Score a file of predictions."""
     print(json.dumps(score_predictions(read_predictions(arguments.what), read_boxes(arguments.csv))))
-    return 0
 
 
 def _rows(arguments: argparse.Namespace, max_words: int, first: bool) -> tuple[list[Row], int]:

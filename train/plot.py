@@ -18,7 +18,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from model.checkpoint import write_atomically
-from train.command import run_command
+from model.command import run_command
 from train.data.annotations import InvalidData
 from train.records import HISTORY
 
@@ -75,13 +75,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, default=Path("curves.png"), metavar="FILE", help="(default: curves.png)")
     arguments = parser.parse_args(argv)
-    return run_command("train.plot", lambda: _plot(arguments.runs, arguments.out))
+    return run_command(parser.prog, lambda: _plot(arguments.runs, arguments.out))
 
 
-def _plot(runs: Sequence[Path], out: Path) -> int:
+def _plot(runs: Sequence[Path], out: Path) -> None:
     write_atomically(draw({str(run): read_history(run) for run in runs}), out)
     print(out)
-    return 0
 
 
 if __name__ == "__main__":

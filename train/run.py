@@ -16,10 +16,9 @@ import torch
 import torch.distributed as dist
 
 from model.checkpoint import load_plain
-from train.arguments import parse_arguments
-from train.command import spoken
+from model.command import run_command
+from train.arguments import COMMAND, parse_arguments
 from train.config import TrainConfig
-from train.data.annotations import InvalidData
 from train.processes import by_first_rank, launch_store, start_process_group
 from train.stop import Stopped
 from train.trainer import Trainer
@@ -34,25 +33,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse_arguments(argv)
     device = start_process_group(config.timeout)
     try:
-        train(config, device)
-    except (InvalidData, Diverged, OSError, ValueError) as error:
-        print(f"train.run: {spoken(error)}", file=sys.stderr)
-        return 1 if isinstance(error, Diverged) else 2
+        return run_command(COMMAND, lambda: train(config, device), Diverged)
     except Stopped as stopped:
-        print(f"train.run: {stopped}", file=sys.stderr)
+        print(f"{COMMAND}: {stopped}", file=sys.stderr)
         return stopped.exit_code
-    except KeyboardInterrupt:
-        print("train.run: interrupted", file=sys.stderr)
-        return 130
     finally:
         dist.destroy_process_group()
-    return 0
 
 
 def train(config: TrainConfig, device: torch.device) -> None:
     """Go through the stages of a run, or those that are left of it."""
     if dist.get_rank() == 0 and _slow_on(device, config.optim.precision):
-        print("train.run: this CPU has no instructions for bf16; optim.precision=fp32 is faster on it", file=sys.stderr)
+        print(f"{COMMAND}: this CPU has no instructions for bf16; optim.precision=fp32 is faster", file=sys.stderr)
     planned = stages(config)
     resume = by_first_rank(lambda: config.resume or _begun_by_this_launch(planned))
     for stage in planned:

@@ -12,11 +12,11 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from model.command import run_command
 from model.config import ModelConfig
 from model.picture import InvalidInput, read_picture
 from model.preparation import Preparation
 from model.words import Vocabulary
-from train.command import run_command
 from train.data.annotations import Problem, Row, read_annotations
 from train.progress import track
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("csv", metavar="CSV", help="annotations: img_id,bbox,query")
     parser.add_argument("--images", required=True, metavar="DIR", help="folder of the pictures")
     arguments = parser.parse_args(argv)
-    return run_command("train.data.check", lambda: _check(arguments.csv, arguments.images))
+    return run_command(parser.prog, lambda: _check(arguments.csv, arguments.images))
 
 
 def _check(path: str, images: str) -> int:

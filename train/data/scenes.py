@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from train.command import run_command
+from model.command import run_command
 from train.data.drawing import draw_scene
 from train.data.expressions import Meaning
 from train.data.wording import describe, describe_absent
@@ -121,12 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     fewest, most = EXPRESSIONS
     if arguments.count < 1 or arguments.seed < 0 or not fewest <= arguments.expressions <= most:
         parser.error(f"--count must be 1 or more, --seed 0 or more, --expressions {fewest} to {most}")
-    return run_command("train.data.scenes", lambda: _write(arguments))
+    return run_command(parser.prog, lambda: _write(arguments))
 
 
-def _write(arguments: argparse.Namespace) -> int:
+def _write(arguments: argparse.Namespace) -> None:
     print(write_scenes(arguments.out, arguments.count, arguments.seed, arguments.expressions))
-    return 0
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ def test_interrupted(tmp_path: Path) -> None:
         assert started.poll() is None
         time.sleep(0.1)
     os.killpg(started.pid, signal.SIGINT)
-    assert started.communicate(timeout=60) == (None, "train.data.scenes: interrupted\n")
+    assert started.communicate(timeout=60) == (None, "python -m train.data.scenes: interrupted\n")
     assert started.returncode == 130
     assert not list(tmp_path.glob("*.csv"))
 

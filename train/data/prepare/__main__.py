@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from train.command import run_command
+from model.command import run_command
 from train.data.annotations import InvalidData
 from train.data.prepare import flickr30k, refer, visual_genome, zero_shot
 from train.data.prepare.tables import Splits, summarise, write_splits
@@ -44,14 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write the CSVs")
     parser.add_argument("--split-by", metavar="AUTHOR", help="who split it: google or umd (default) for refcocog, ...")
     arguments = parser.parse_args(argv)
-    return run_command("train.data.prepare", lambda: _prepare(arguments))
+    return run_command(parser.prog, lambda: _prepare(arguments))
 
 
-def _prepare(arguments: argparse.Namespace) -> int:
+def _prepare(arguments: argparse.Namespace) -> None:
     splits = prepare(arguments.name, arguments.source, arguments.split_by)
     write_splits(splits, arguments.out)
     Console().print(summarise(splits))
-    return 0
 
 
 if __name__ == "__main__":

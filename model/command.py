@@ -1,16 +1,18 @@
-"""How the commands of training end."""
+"""How commands end."""
 
 import sys
 from collections.abc import Callable
 
 
-def run_command(name: str, work: Callable[[], int]) -> int:
-    """The exit code that the work returns; with one line, 2 for what the user can mend and 130 for Ctrl-C."""
+def run_command(name: str, work: Callable[[], int | None], *failures: type[Exception]) -> int:
+    """The exit code that the work returns (None: 0); with one line on stderr, 1 for `failures`, 2 for what the user can
+    mend, which is any other OSError or ValueError, and 130 for Ctrl-C."""
+    caught: tuple[type[Exception], ...] = (OSError, ValueError, *failures)
     try:
-        return work()
-    except (OSError, ValueError) as error:
+        return work() or 0
+    except caught as error:
         print(f"{name}: {spoken(error)}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, failures) else 2
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 130
