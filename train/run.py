@@ -7,6 +7,7 @@ Without arguments: the demo configuration (configs/demo.yaml) on generated scene
 resume=true; what torchrun restarts goes on by itself, if the folder was begun since torchrun was started.
 """
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from model.checkpoint import load_plain
 from model.command import run_command
 from train.arguments import COMMAND, parse_arguments
+from train.claim import claimed
 from train.config import TrainConfig
 from train.processes import by_first_rank, launch_store, start_process_group
 from train.stop import Stopped
@@ -46,11 +48,13 @@ def train(config: TrainConfig, device: torch.device) -> None:
     if dist.get_rank() == 0 and _slow_on(device, config.optim.precision):
         print(f"{COMMAND}: this CPU has no instructions for bf16; optim.precision=fp32 is faster", file=sys.stderr)
     planned = stages(config)
-    resume = by_first_rank(lambda: config.resume or _begun_by_this_launch(planned))
-    for stage in planned:
-        last = Path(stage.out) / "last.pth"
-        if not (resume and last.exists() and _finished(last, stage)):
-            Trainer(stage, device, resume=resume and last.exists()).fit()
+    with contextlib.ExitStack() as claim:
+        by_first_rank(lambda: claim.enter_context(claimed(Path(config.out))))
+        resume = by_first_rank(lambda: config.resume or _begun_by_this_launch(planned))
+        for stage in planned:
+            last = Path(stage.out) / "last.pth"
+            if not (resume and last.exists() and _finished(last, stage)):
+                Trainer(stage, device, resume=resume and last.exists()).fit()
 
 
 def _slow_on(device: torch.device, precision: str) -> bool:
