@@ -14,7 +14,6 @@ import json
 import math
 import os
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +35,7 @@ from train.processes import by_first_rank, start_process_group
 from train.progress import track
 
 LENGTHS = (("1", 1), ("2", 2), ("3", 3), ("4-5", 5), ("6-10", 10), ("over 10", math.inf))  # most words of each group
+ZIP = b"PK"  # how what torch.save writes begins
 TIMEOUT = 1800.0  # seconds to wait for another process
 NAMED = 10  # unknown words, the most frequent ones
 
@@ -60,8 +60,13 @@ def exchange_expressions(rows: Sequence[Row]) -> list[Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     arguments = _parse(argv)
-    asks = zipfile.is_zipfile(arguments.what)  # what torch.save writes
-    return run_command("python -m train.evaluate", lambda: (_ask if asks else _score)(arguments))
+    return run_command("python -m train.evaluate", lambda: _evaluate(arguments))
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    with open(arguments.what, "rb") as file:
+        asks = file.read(len(ZIP)) == ZIP
+    (_ask if asks else _score)(arguments)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -99,5 +99,8 @@ def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "images" / "000001.jpg").unlink()
     assert main(arguments) == 2
     assert "000001.jpg" in capsys.readouterr().err
+    (tmp_path / "short.pth").write_bytes(checkpoint_path.read_bytes()[:1000])
+    assert main([str(tmp_path / "short.pth"), *arguments[1:]]) == 2
+    assert "short.pth cannot be read as a checkpoint" in capsys.readouterr().err
     assert main([str(csv), *arguments[1:]]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1

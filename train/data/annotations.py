@@ -3,6 +3,8 @@
 import ast
 import contextlib
 import csv
+import os
+import reprlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 COLUMNS = ("img_id", "bbox", "query")
+_QUOTING = reprlib.Repr()  # of what may be of any length
+_QUOTING.maxstring = 100
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 
 
@@ -113,11 +117,11 @@ def parse_box(text: str | None) -> Box:
     try:
         box = _literal(text)
     except ValueError:
-        raise ValueError(f"bbox {text!r} is not a Python list") from None
+        raise ValueError(f"bbox {_QUOTING.repr(text)} is not a Python list") from None
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(side, int | float) for side in box):
-        raise ValueError(f"bbox {text!r} is not a list [x1, y1, x2, y2]")
+        raise ValueError(f"bbox {_QUOTING.repr(text)} is not a list [x1, y1, x2, y2]")
     if not all(abs(side) <= sys.float_info.max for side in box):
-        raise ValueError(f"bbox {text} holds a number that is not finite")
+        raise ValueError(f"bbox {_QUOTING.repr(text)} holds a number that is not finite")
     x1, y1, x2, y2 = (float(side) for side in box)
     return x1, y1, x2, y2
 
@@ -133,11 +137,11 @@ class ImageFolder:
         """The picture's file, whose suffix .jpg the name may lack. Raises ValueError where there is none."""
         if name not in self._found:
             for candidate in (self._folder / name, self._folder / f"{name}.jpg"):  # Flickr30k's have no suffix
-                if candidate.is_file():
+                if os.path.isfile(candidate):  # Path's own fails for a long name
                     self._found[name] = candidate
                     break
             else:
-                raise ValueError(f"there is no picture {name!r} in {self._folder}")
+                raise ValueError(f"there is no picture {_QUOTING.repr(name)} in {self._folder}")
         return self._found[name]
 
 
@@ -155,7 +159,7 @@ def _parse_query(text: str | None) -> tuple[str, ...]:
         with contextlib.suppress(ValueError):
             queries = _literal(text)
     if not isinstance(queries, list) or not queries or not all(isinstance(query, str) for query in queries):
-        raise ValueError(f"query {text!r} is neither a sentence nor a list of sentences")
+        raise ValueError(f"query {_QUOTING.repr(text)} is neither a sentence nor a list of sentences")
     return tuple(queries)
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from model.command import run_command
+from model.command import run_command, spoken
 from model.config import ModelConfig
 from model.picture import InvalidInput, read_picture
 from model.preparation import Preparation
@@ -56,7 +56,7 @@ def _decode_one(path: Path) -> tuple[int, int] | str:
         height, width = read_picture(path.read_bytes(), least=1)[1]
         return width, height
     except (InvalidInput, OSError) as error:
-        return str(error)
+        return spoken(error)
 
 
 def _wrong_with(row: Row, size: tuple[int, int] | str, preparation: Preparation) -> str | None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from model.command import spoken
 from model.picture import read_picture, resize
 from model.preparation import InvalidInput, Preparation, pad
 from train.data.annotations import InvalidData, Row
@@ -102,7 +103,7 @@ class GroundingDataset(Dataset[Sample]):
                 pixels, size = self.preparation.image(data)
             words = [self.preparation.words(expression) for expression in expressions]
         except (InvalidInput, OSError) as error:
-            raise InvalidData(f"{group[0].image} (line {group[0].line} and others about it): {error}") from None
+            raise InvalidData(f"{group[0].image} (line {group[0].line} and others about it): {spoken(error)}") from None
         return Sample(pixels, size, words, boxes, [row.number for row in group])
 
 
