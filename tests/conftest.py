@@ -37,6 +37,21 @@ SMALL = ModelConfig(
 )
 
 
+LONGEST = (  # the longest first; who asks for what the first exports comes late enough not to wait for it
+    "export/test_files.py",
+    "train/test_restart.py",
+    "train/test_resume.py",
+    "train/test_run.py",
+    "serve/test_recovery.py",
+    "export/test_rewrite.py",
+    "model/test_convert.py",
+    "docs/test_asking.py",
+    "serve/test_command.py",
+    "model/test_variants.py",
+    "train/test_step.py",
+)
+
+
 # Whatever started the tests may ignore Ctrl-C, as a shell does for what it runs in the background, or hanging up, as
 # nohup does; what the tests start would ignore it too.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -44,14 +59,8 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The folders that take longest come first, so that of several processes none ends long after the others; a file of
-    one, then one of the other, for what is exported keeps a core busy, and who trains waits more often."""
-    files: dict[str, list[Path]] = {"export": [], "train": []}
-    for item in items:
-        seen = files.get(item.path.parent.name)
-        if seen is not None and item.path not in seen:
-            seen.append(item.path)
-    places = {path: place for paths in files.values() for place, path in enumerate(paths)}
+    """The longest files come first, so that of several processes none ends long after the others."""
+    places = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
