@@ -3,7 +3,6 @@
 import contextlib
 import errno
 import fcntl
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +30,5 @@ def claimed(folder: Path) -> Iterator[None]:
             yield
         finally:
             with contextlib.suppress(OSError):
-                if os.listdir(folder) == [LOCK]:
-                    os.remove(folder / LOCK)
-                    folder.rmdir()
+                (folder / LOCK).unlink()
+                folder.rmdir()  # which takes an empty one only
