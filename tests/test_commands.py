@@ -8,7 +8,7 @@ import pytest
 
 COMMANDS = (  # what is run, with arguments, and what it calls first
     ("model.convert ORIGINAL OUT", "model.convert.convert"),
-    ("train.evaluate predictions.jsonl rows.csv", "train.evaluate.read_predictions"),
+    ("train.evaluate /dev/null rows.csv", "train.evaluate.read_predictions"),
     ("train.calibrate best.pth rows.csv --images DIR", "train.calibrate.Checkpoint.load"),
     ("train.plot RUN", "train.plot.read_history"),
     ("train.data.check rows.csv --images DIR", "train.data.check.check_annotations"),
