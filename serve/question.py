@@ -29,6 +29,10 @@ class Overloaded(NoRightAnswer):
     """The server refused because others ask too much: it works."""
 
 
+class Unreachable(NoRightAnswer):
+    """There is no server, or it died before it had answered."""
+
+
 class Silent(NoRightAnswer):
     """Nothing came back in time: the server hangs, or is slow under load."""
 
@@ -66,9 +70,9 @@ def post(url: str, body: bytes | None, timeout: float, headers: dict[str, str]) 
     except OSError as error:
         if isinstance(getattr(error, "reason", None), TimeoutError):
             raise Silent(f"no answer within {timeout:g} s") from None
-        raise NoRightAnswer(f"no connection: {getattr(error, 'reason', error)}") from None
+        raise Unreachable(f"no connection: {getattr(error, 'reason', error)}") from None
     except http.client.HTTPException as error:
-        raise NoRightAnswer(f"the answer broke off: {error!r}") from None
+        raise Unreachable(f"the answer broke off: {error!r}") from None
 
 
 def _reason(error: urllib.error.HTTPError) -> str:

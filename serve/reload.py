@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from serve.errors import ServerError
+from serve.errors import RepositoryError, ServerError
 from serve.models import load, loaded_versions
-from serve.question import NoRightAnswer, ask
+from serve.question import NoRightAnswer, Unreachable, ask
 from serve.repository import SERVED, select_models
 from serve.versions import link_models
-from serve.workplace import running
+from serve.workplace import leave_note, running
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,22 @@ class Reloaded:
 def reload(grpc_port: int) -> Reloaded:
     """Verify what the repository of the server on this port holds, show it to the server and have it loaded.
 
-    The former versions answer until the new ones do. Raises ServerError, and RepositoryError for a repository in which
-    nothing is left to serve; the server then goes on with what it has.
+    The former versions answer until the new ones do. What is refused is left for the server's log too. Raises
+    ServerError, and RepositoryError for a repository in which nothing is left to serve; the server then goes on with
+    what it has.
     """
     folder, facts = _find(grpc_port)
+    try:
+        reloaded = _load_newest(folder, facts)
+    except (ServerError, RepositoryError) as error:
+        leave_note(folder, f"not reloaded: {error}")
+        raise
+    for reason in reloaded.refused.values():
+        leave_note(folder, f"not served: {reason}")
+    return reloaded
+
+
+def _load_newest(folder: Path, facts: dict[str, Any]) -> Reloaded:
     headers = {"admin": str(facts["admin_key"])}
     repository = Path(facts["repository"])
     selection = select_models(repository)
@@ -40,6 +52,8 @@ def reload(grpc_port: int) -> Reloaded:
             load(facts["url"], name, headers)
         ask(facts["url"], 60)
         return Reloaded(loaded_versions(facts["url"], headers), refused)
+    except Unreachable as error:
+        raise ServerError(f"the server ended while it loaded the newest versions: {error}") from None
     except NoRightAnswer as error:
         raise ServerError(f"the server could not load the newest versions: {error}") from None
 

@@ -19,7 +19,8 @@ from serve.access import Access
 from serve.errors import CannotLoad, PortInUse, ServerError
 from serve.log import Log
 from serve.ports import claim, is_loopback, numeric, reachable
-from serve.question import DIRECT, NoRightAnswer, ask
+from serve.processes import model_processes
+from serve.question import DIRECT, NoRightAnswer, Unreachable, ask
 from serve.repository import DEFAULT, SERVED, select_models
 from serve.versions import Refusals, link_models, split_versions
 from serve.workplace import Workplace
@@ -27,6 +28,7 @@ from serve.workplace import Workplace
 __all__ = ["PortInUse", "Server", "ServerError"]
 
 EXIT_TIMEOUT = 10  # seconds that the server gives requests in flight
+EMPTY_TIMEOUT = 1.0  # seconds that it has to end once no model's process is left
 NO_GPU = ("CudaDriverHelper", "unable to create stream", "pinned system memory")  # logged wherever there is none
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec another thread may hold the loader's lock
@@ -159,6 +161,8 @@ class Server:
             try:
                 models.load(self.url, model, self.access.headers)
                 return
+            except Unreachable:  # which is not the version's fault
+                raise
             except NoRightAnswer as error:
                 good, _ = split_versions(self.repository / model, unloadable)
                 if len(good) < 2:
@@ -173,13 +177,16 @@ class Server:
         for reason in self.refused.values():
             self.log.event("warning", f"not served: {reason}")
 
+    def notes(self) -> list[str]:
+        """What `--reload`, which another process runs, left for the log since the last call."""
+        return self._workplace.take_notes() if self._workplace else []
+
     def stop(self) -> None:
         """End the server and everything that it started; remove what it left."""
         self._show_log = False
         if self._process is not None:
             self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(EXIT_TIMEOUT + 5)
+            self._wait_for_end(self._process)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # stubs that outlived it
             self._process.wait()
@@ -187,6 +194,15 @@ class Server:
         if self._workplace is not None:
             self._workplace.remove()
             self._workplace = None
+
+    def _wait_for_end(self, process: subprocess.Popen[str]) -> None:
+        """Wait until the server has ended, or all that it has to do is done: for a model whose process had died it
+        would wait in vain. It ends the models' processes when the last request is answered."""
+        deadline = time.monotonic() + EXIT_TIMEOUT + 5
+        while process.poll() is None and model_processes(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(EMPTY_TIMEOUT)
 
     def _launch(self, unloadable: Refusals) -> None:
         try:

@@ -52,7 +52,7 @@ class Supervisor:
             with self._asking_on():
                 self._reload(model)
         self._processes |= model_processes(self.server.pid)
-        self._tell_versions()
+        self._tell_of_reloading()
 
     def _ask(self) -> NoRightAnswer | None:
         """Ask once and let the health say so; returns what is wrong with the server, if something is."""
@@ -85,8 +85,10 @@ class Supervisor:
             done.set()
             thread.join()
 
-    def _tell_versions(self) -> None:
-        """Log the versions that the server began to serve, as after `--reload`, which another process runs."""
+    def _tell_of_reloading(self) -> None:
+        """Log what `--reload`, which another process runs, was refused, and the versions that the server now serves."""
+        for note in self.server.notes():
+            self.server.log.event("error", note)
         with contextlib.suppress(NoRightAnswer):
             versions = loaded_versions(self.server.url, self.server.access.headers)
             for model, version in sorted(versions.items() - self._versions.items()):

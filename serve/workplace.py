@@ -16,6 +16,7 @@ from typing import Any
 PREFIX = "gin-serve-"
 LOCK = "lock"  # held by every process of the server: Linux frees it when the last of them has died
 RECORD = "server.json"
+NOTES = "notes"  # of other processes, for the server's log
 SETTLED = 60.0  # seconds after which a folder without a record is one whose owner was killed while making it
 _ENVIRONMENTS = Path("/tmp")  # where Triton's Python backend makes an empty python_env_XXXXXX, whatever TMPDIR says
 
@@ -31,6 +32,7 @@ class Workplace:
         fcntl.flock(self.lock, fcntl.LOCK_EX)
         self._others = set(_environments())
         self._facts: dict[str, Any] = {}
+        self._noted = 0  # bytes of the notes that were taken
         try:
             self.record()
         except OSError:
@@ -44,6 +46,17 @@ class Workplace:
         staged = self.path / f"{RECORD}.new"
         staged.write_text(json.dumps(self._facts), encoding="utf-8")  # nobody else may enter the folder
         os.replace(staged, self.path / RECORD)
+
+    def take_notes(self) -> list[str]:
+        """What other processes left for the log since the last call."""
+        try:
+            with open(self.path / NOTES, "rb") as file:
+                file.seek(self._noted)
+                lines = file.readlines()
+                self._noted = file.tell()
+        except OSError:
+            return []
+        return [line.decode(errors="replace").rstrip("\n") for line in lines]
 
     def remove(self) -> None:
         """Remove the folder and all that the server made, ready or not. Its processes must have ended."""
@@ -59,6 +72,12 @@ def running() -> Iterator[tuple[Path, dict[str, Any]]]:
     for folder in _folders():
         if (facts := _facts_of(folder)) and _is_alive(folder):
             yield folder, facts
+
+
+def leave_note(folder: Path, text: str) -> None:
+    """Have the server that works in a folder say this in its log, unless it has ended or the disk is full."""
+    with contextlib.suppress(OSError), open(folder / NOTES, "a", encoding="utf-8", errors="replace") as file:
+        file.write(" ".join(text.split("\n")) + "\n")
 
 
 def remove_leftovers() -> None:

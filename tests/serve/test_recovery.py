@@ -32,7 +32,7 @@ from serve.log import Log
 from serve.models import loaded_versions
 from serve.probe import main as probe
 from serve.processes import command_line, model_processes
-from serve.question import Silent
+from serve.question import Silent, Unreachable
 from serve.reload import reload
 from serve.supervisor import PATIENCE as PATIENCE_IN_QUESTIONS
 from serve.supervisor import Supervisor
@@ -251,7 +251,7 @@ def test_questions_go_on_while_a_side_model_loads(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("serve.supervisor.ask", ask)
     monkeypatch.setattr("serve.supervisor.INTERVAL", 0.0)
     monkeypatch.setattr("serve.supervisor.model_processes", lambda _: {})
-    server = Mock(url="http://127.0.0.1:1", metrics_url="http://127.0.0.1:1/metrics", access=Access())
+    server = Mock(url="http://127.0.0.1:1", metrics_url="http://127.0.0.1:1/metrics", access=Access(), notes=list)
     supervisor = Supervisor(server, Health())
     monkeypatch.setattr(supervisor, "_dead_models", lambda: ["gin_onnx"])
     monkeypatch.setattr(supervisor, "_reload", lambda _: asked.wait(PATIENCE))
@@ -348,7 +348,7 @@ def test_load_is_not_a_hang(repository: Path, jpeg: bytes, monkeypatch: pytest.M
 
 def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A model that was loaded again with fewer processes is not taken for one whose process has died; the log tells of
-    the new version of another."""
+    the new version of another, and of the one that was refused."""
     path = shutil.copytree(repository, tmp_path / "triton_repo") / "gin_onnx" / "config.pbtxt"
     health = Health()
     with Server(tmp_path / "triton_repo", grpc_port=0, http_port=0, metrics_port=0) as server:
@@ -357,6 +357,7 @@ def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path, capsy
         former = {pid for pid, model in model_processes(server.pid).items() if model == "gin_onnx"}
         path.write_text(path.read_text().replace("instance_group [ { count: 2 } ]", "instance_group [ { count: 1 } ]"))
         shutil.copytree(tmp_path / "triton_repo" / "gin" / "1", tmp_path / "triton_repo" / "gin" / "2")
+        (tmp_path / "triton_repo" / "gin" / "3").mkdir()
         assert "python -m serve: serving gin version 1\n" in capsys.readouterr().err
         reload(server.grpc_port)
         deadline = time.monotonic() + PATIENCE
@@ -366,7 +367,11 @@ def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path, capsy
         assert (len(former), len(left)) == (2, 1)
         supervisor.step()
         assert {pid for pid, model in model_processes(server.pid).items() if model == "gin_onnx"} == left
-        assert re.findall(r"serving .*", capsys.readouterr().err) == ["serving gin version 2"]
+        refused = f"not served: {tmp_path}/triton_repo/gin/3 has no manifest.json; export the network again"
+        said = f"python -m serve: {refused}\npython -m serve: serving gin version 2\n"
+        assert capsys.readouterr().err == said
+        supervisor.step()
+        assert not capsys.readouterr().err
     assert 'gin_recoveries_total{what="model"} 0' in health.metrics()
 
 
@@ -386,6 +391,9 @@ def test_version_that_cannot_be_loaded(
         make_unloadable(model / "2" / "expression.onnx")
         with pytest.raises(ServerError, match="could not load"):
             reload(server.grpc_port)
+        capsys.readouterr()
+        supervisor.step()
+        assert "python -m serve: not reloaded: the server could not load" in capsys.readouterr().err
         for victim in ("models/gin/", "bin/tritonserver"):
             lines = {pid: " ".join(command_line(pid)) for pid in (server.pid, *descendants(server.pid))}
             (pid,) = [pid for pid, line in lines.items() if victim in line]
@@ -399,6 +407,34 @@ def test_version_that_cannot_be_loaded(
             with Client(f"{server.address}:{server.grpc_port}") as client:
                 assert client.ground(jpeg, QUESTION) == expected
             assert "expression.onnx cannot be opened" in capsys.readouterr().err
+
+
+def test_death_while_loading(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the server dies, no version is at fault: none gives way to the one before."""
+    model = shutil.copytree(repository, tmp_path / "triton_repo") / "gin"
+    shutil.copytree(model / "1", model / "2")
+    server = Server(model.parent, grpc_port=0, http_port=0, metrics_port=0)
+    server._workplace = workplace.Workplace()
+    with pytest.raises(Unreachable):
+        server.load("gin")
+    server.stop()
+    assert not capsys.readouterr().err
+
+
+def test_stopping_after_a_death(repository: Path) -> None:
+    """For a model whose process had died, and which was loaded again, nobody waits at the end."""
+    health = Health()
+    with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+        supervisor = Supervisor(server, health)
+        supervisor.step()
+        (victim,) = [pid for pid, model in model_processes(server.pid).items() if model == "gin"]
+        os.kill(victim, signal.SIGKILL)
+        wait_until_gone({victim})
+        supervisor.step()
+        supervisor.step()
+        assert not health.ready()
+        assert 'gin_recoveries_total{what="model"} 1' in health.metrics()
+    assert not [line for line in server._lines if "Exit timeout expired" in line]
 
 
 def make_unloadable(path: Path) -> None:
