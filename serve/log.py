@@ -5,11 +5,28 @@ import json
 import re
 import sys
 import threading
+import time
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 
 LEVELS = {"I": "info", "W": "warning", "E": "error", "F": "fatal"}
+AGAIN = 60.0  # seconds until the same line is shown anew
 _LINE = re.compile(r"(?P<level>[IWEF])\d{4} (?P<clock>\S+) \d+ (?P<source>\S+)\] (?P<message>.*)")
 _REQUEST = re.compile(r"\[request id: (?P<request_id>[^\]]*)\] ?(?:<id_unknown> ?)?")
+
+
+def collapse(lines: Iterable[str]) -> Iterator[str]:
+    """A line that comes again and again only once a minute, with how often it came: without a free file descriptor
+    Triton's HTTP writes megabytes a second."""
+    former, more, shown = "", 0, 0.0
+    for line in lines:
+        if line == former and time.monotonic() - shown < AGAIN:
+            more += 1
+            continue
+        if more:
+            yield f"the line before came {more:,} more times"
+        former, more, shown = line, 0, time.monotonic()
+        yield line
 
 
 class Log:
@@ -43,8 +60,8 @@ class Log:
         self._write_object(LEVELS[found["level"]], "triton", message, facts)
 
     def _write_object(self, level: str, origin: str, message: str, facts: dict) -> None:
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._write(json.dumps({"time": time, "level": level, "from": origin, "message": message, **facts}))
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._write(json.dumps({"time": now, "level": level, "from": origin, "message": message, **facts}))
 
     def _write(self, line: str) -> None:
         """A server lives on where nobody reads what it says: the reader has left, or the disk is full."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from serve import models, triton
 from serve.access import Access
 from serve.errors import CannotLoad, PortInUse, ServerError
-from serve.log import Log
+from serve.log import Log, collapse
 from serve.ports import claim, is_loopback, numeric, reachable
 from serve.processes import model_processes
 from serve.question import DIRECT, NoRightAnswer, Unreachable, ask
@@ -266,7 +266,7 @@ class Server:
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None
-        for line in map(str.rstrip, process.stdout):
+        for line in collapse(map(str.rstrip, process.stdout)):
             expected = any(complaint in line for complaint in NO_GPU)
             if not expected:
                 self._lines.append(line)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from client.errors import Refused
 from client.library import Client
 from serve import Server
 from serve.health import Health
-from serve.log import Log
+from serve.log import Log, collapse
 from serve.question import DIRECT
 from tests.serve.conftest import QUESTION
 
@@ -124,6 +125,17 @@ def test_request_ids() -> None:
     assert (first["request_id"], first["level"], first["source"]) == ("seven", "error", "ensemble.cc:70")
     assert first["message"] == '[request id: seven] no "box"'
     assert (second["level"], second["message"]) == ("info", "no such format")
+
+
+def test_line_that_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is shown once a minute, with how often it came; what comes between is shown."""
+    clock = iter(range(0, 1_000, 25))  # seconds, looked at for every line that is shown or repeated
+    monkeypatch.setattr("serve.log.time", Mock(monotonic=lambda: next(clock)))
+    lines = ["accept failed"] * 5 + ["other", "accept failed"]
+    again = "the line before came {} more times"
+    assert list(collapse(lines)) == [
+        *("accept failed", again.format(2), "accept failed", again.format(1), "other", "accept failed")
+    ]
 
 
 def test_a_log_that_nobody_reads() -> None:
