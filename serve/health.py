@@ -4,10 +4,12 @@ import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from serve.models import LOADING
 from serve.ports import cannot_listen
 
+CONNECTIONS = 64  # at once; more would take the supervisor's file descriptors, without which it can watch nothing
 STALE = 30.0  # seconds after which an answer says nothing about now
 HOPELESS = LOADING + 60.0  # seconds without a right answer after which somebody else should start this anew
 METRICS = """\
@@ -80,6 +82,25 @@ class Health:
 
 class _Http(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = CONNECTIONS
+
+    def __init__(self, *arguments: Any) -> None:
+        self._free = threading.Semaphore(CONNECTIONS)
+        super().__init__(*arguments)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Hang up at once where there are too many."""
+        if self._free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """As the base class."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of a prober that hangs up before it is answered."""

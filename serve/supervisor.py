@@ -36,9 +36,13 @@ class Supervisor:
     def run(self) -> None:
         """Watch for ever."""
         while True:
-            self.step()
-            if not self._attempts:
-                self._pause(INTERVAL)
+            try:
+                self.step()
+                if not self._attempts:
+                    self._pause(INTERVAL)
+            except OSError as error:  # of this process, as where a limit is reached: the server may answer on
+                self.server.log.event("error", f"cannot watch the server: {error}")
+                time.sleep(INTERVAL)
 
     def step(self) -> None:
         """Ask once, and do what the answer calls for; bring back models that are not asked but whose process died."""

@@ -2,13 +2,14 @@
 
 import socket
 import struct
+import time
 import urllib.error
 import urllib.request
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 
 import pytest
 
-from serve.health import Endpoint, Health
+from serve.health import CONNECTIONS, Endpoint, Health
 
 
 def status(port: int, path: str) -> tuple[int, str]:
@@ -29,6 +30,27 @@ def test_a_probe_that_hangs_up(capsys: pytest.CaptureFixture[str]) -> None:
                 probe.sendall(b"GET /rea")
         assert status(endpoint.port, "/live") == (200, "ok\n")
     assert capsys.readouterr().err == ""
+
+
+def test_connections_that_say_nothing() -> None:
+    """Only so many take file descriptors of the supervisor; when they are gone, the next is answered."""
+    with closing(Endpoint(Health(), "127.0.0.1", 0)) as endpoint:
+        with ExitStack() as opened:
+            probes = [
+                opened.enter_context(socket.create_connection(("127.0.0.1", endpoint.port), timeout=10))
+                for _ in range(CONNECTIONS + 1)
+            ]
+            assert probes[-1].recv(1) == b""  # before the first, which is older, has been idle for too long
+            probes[0].setblocking(False)
+            with pytest.raises(BlockingIOError):
+                probes[0].recv(1)
+        answer = None
+        for _ in range(100):
+            with suppress(OSError):
+                answer = status(endpoint.port, "/live")
+                break
+            time.sleep(0.1)
+        assert answer == (200, "ok\n")
 
 
 def test_ready() -> None:

@@ -1,6 +1,7 @@
 """`python -m serve` keeps answering: whatever process of it is killed, the next right answers come by themselves."""
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -235,6 +236,17 @@ def test_starting_again_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
         supervisor._attempts += 1_000  # as after a day of them
     assert reasons[:3] == ["port taken", "tampered with", "disk full"]
     assert 'gin_recoveries_total{what="server"} 1' in health.metrics()
+
+
+def test_supervisor_outlives_its_limits(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where it cannot look at the server's processes, the server goes on, and it tries again."""
+    supervisor = Supervisor(Mock(log=Log()), Health())
+    failures = [OSError(errno.EMFILE, "Too many open files"), KeyboardInterrupt()]
+    monkeypatch.setattr(supervisor, "step", Mock(side_effect=failures))
+    monkeypatch.setattr("serve.supervisor.INTERVAL", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        supervisor.run()
+    assert "cannot watch the server: [Errno 24] Too many open files" in capsys.readouterr().err
 
 
 def test_questions_go_on_while_a_side_model_loads(monkeypatch: pytest.MonkeyPatch) -> None:
