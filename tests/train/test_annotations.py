@@ -64,6 +64,7 @@ def test_a_sentence_in_brackets(tmp_path: Path, images: Path, query: str) -> Non
         (f'7.jpg,"[1, 2, 3, {10**400}]",dog', "line 2.*not finite"),
         ('7.jpg,"[1, 2, 3, 4]",[]', "line 2.*sentence"),
         ('7.jpg,"[1, 2, 3, 4]","[\'dog\', 1]"', "line 2.*sentence"),
+        ("7.jpg,[1, 2, 3, 4],dog", "line 2.*a box, or .* needs quotes"),
         ('7.jpg,"[1, 2, 3, 4]",the dog, the left one', "line 2.*more fields than the header.*quotes"),
     ],
 )
@@ -91,6 +92,8 @@ def test_bad_files(tmp_path: Path, images: Path) -> None:
         read_rows(write(tmp_path, '"[1, 2, 3, 4]",dog', header="bbox,query,img_id"), images)
     with pytest.raises(FileNotFoundError):
         read_rows(tmp_path / "nowhere.csv", images)
+    with pytest.raises(InvalidData, match="no folder '.*nowhere' of pictures"):
+        read_rows(write(tmp_path, '7.jpg,"[1, 2, 3, 4]",dog'), tmp_path / "nowhere")
 
 
 def test_every_unusable_row_is_found(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +115,8 @@ def test_every_unusable_row_is_found(tmp_path: Path, images: Path, capsys: pytes
         '7.jpg,"[30, 2, 1, 40]",dog': "inside out",
         "7.jpg,\"[1, 2, 30, 40]\",\"['dog', '?']\"": "no words",
         '7,"[0, 0, 120.5, 90]",dog': None,
+        '7.jpg,"[0.1, 0.2, 0.5, 0.6]",dog': "smaller than a pixel",
+        '7.jpg,"[3, 2, 4, 3]",dog': None,
     }
     path = write(tmp_path, *lines)
     rows, problems = check_annotations(path, images, 50)
@@ -124,7 +129,7 @@ def test_every_unusable_row_is_found(tmp_path: Path, images: Path, capsys: pytes
     assert main([str(path), "--images", str(images)]) == 1
     out = capsys.readouterr().out.splitlines()
     assert out[:-1] == [str(problem) for problem in problems]
-    assert out[-1] == "2 rows about 1 pictures can be used, 10 rows cannot"
+    assert out[-1] == "3 rows about 1 pictures can be used, 11 rows cannot"
 
 
 def test_check_command(tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,9 +99,9 @@ def read_table(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, 
 
 
 def refuse_surplus(fields: Mapping[str | None, Any]) -> None:
-    """Raise ValueError for a row of more fields than the header: most likely a sentence was cut off at its comma."""
+    """Raise ValueError for a row of more fields than the header: most likely something was cut off at its comma."""
     if any(fields.get(None, ())):
-        raise ValueError("it has more fields than the header; a sentence with a comma needs quotes around it")
+        raise ValueError("it has more fields than the header; a box, or a sentence with commas, needs quotes")
 
 
 def read_rows(path: str | Path, images: str | Path) -> list[Row]:
@@ -127,9 +127,11 @@ def parse_box(text: str | None) -> Box:
 
 
 class ImageFolder:
-    """Finds pictures by their identifiers, each looked for once."""
+    """Finds pictures by their identifiers, each looked for once. Raises InvalidData where there is no such folder."""
 
     def __init__(self, folder: Path) -> None:
+        if not os.path.isdir(folder):
+            raise InvalidData(f"there is no folder {str(folder)!r} of pictures")
         self._folder = folder
         self._found: dict[str, Path] = {}
 
@@ -148,7 +150,7 @@ class ImageFolder:
 def _proper_box(text: str | None) -> Box:
     x1, y1, x2, y2 = parse_box(text)
     if not (x1 < x2 and y1 < y2):
-        raise ValueError(f"bbox {text} is inside out or empty: it must have x1 < x2 and y1 < y2")
+        raise ValueError(f"bbox {text} is inside out or empty: it must be [x1, y1, x2, y2] with x1 < x2 and y1 < y2")
     return x1, y1, x2, y2
 
 

@@ -65,6 +65,8 @@ def _wrong_with(row: Row, size: tuple[int, int] | str, preparation: Preparation)
     x1, y1, x2, y2 = row.box
     if x1 < -ROUNDING or y1 < -ROUNDING or x2 > size[0] + ROUNDING or y2 > size[1] + ROUNDING:
         return f"box {list(row.box)} lies outside {row.image} ({size[0]} x {size[1]})"
+    if x2 - x1 < 1 and y2 - y1 < 1:
+        return f"box {list(row.box)} is smaller than a pixel; its corners are in pixels, not in shares of the picture"
     for expression in row.expressions:
         try:
             preparation.words(expression)
