@@ -2,6 +2,7 @@
 
 import re
 import sys
+import textwrap
 from argparse import ArgumentError
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from train.config import TrainConfig
 COMMAND = "python -m train.run"
 DEMO = Path(__file__).parent.parent / "configs" / "demo.yaml"
 set_parsing_settings(docstring_parse_attribute_docstrings=True)  # what --help says of each field
+MESSAGE = 500  # most characters of one
 _OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 _FIELD = re.compile(r"--(?!config=)[A-Za-z_][\w.]*=")
 
@@ -27,6 +29,7 @@ def build_parser() -> ArgumentParser:
         "--optim.epochs=3. The defaults below are of fields that --config FILE does not set; without --config those of "
         "configs/demo.yaml come first, and --print_config shows what applies.",
         exit_on_error=False,
+        allow_abbrev=False,  # `--conf FILE` would be taken for --config after the demo's settings had been
     )
     parser.add_argument("--config", action="config", help="YAML file; without one, configs/demo.yaml")
     parser.add_class_arguments(TrainConfig, None)
@@ -45,7 +48,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
         parsed = parser.instantiate_classes(parser.parse_args(arguments))
         return TrainConfig(**{name: value for name, value in vars(parsed).items() if name != "config"})
     except (ArgumentError, ValueError, TypeError) as error:
-        _refuse(" ".join(str(error).split()))
+        _refuse(textwrap.shorten(str(error), MESSAGE))  # a file of another kind is quoted whole
 
 
 def _refuse(reason: str) -> NoReturn:
