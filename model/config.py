@@ -67,6 +67,8 @@ class ModelConfig:
             value = getattr(self, field.name)
             if field.type is int and not (isinstance(value, int) and not isinstance(value, bool) and value > 0):
                 raise ValueError(f"{field.name} is {value!r}; it must be a positive integer")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; it must be 0 or more and below 1")
         self._check_anchors()
         self._check_parts()
         if self.language_width % 2:

@@ -1,5 +1,6 @@
 """The loss: which anchors should be chosen, what their boxes should be, where the network should look."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -32,6 +33,12 @@ class LossConfig:
     def __post_init__(self) -> None:
         if self.classification not in ("focal", "binary", "softmax"):
             raise ValueError(f"classification is {self.classification!r}; known: focal, binary, softmax")
+        for name in ("positive_iou", "focal_alpha"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be 0 to 1")
+        for name in ("focal_gamma", "box_weight", "attention_weight"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"loss.{name} is {getattr(self, name)}; it must be finite and not negative")
 
 
 class Losses(NamedTuple):

@@ -68,6 +68,8 @@ class DataConfig:
             raise ValueError(f"data.train, data.val and data.images go together; only {', '.join(named)} given")
         if self.on_error not in ("stop", "skip"):
             raise ValueError(f"data.on_error is {self.on_error!r}; known: stop, skip")
+        if self.workers < 0:
+            raise ValueError(f"data.workers is {self.workers}; it must not be negative")
         if self.batch_size < 1:
             raise ValueError(f"data.batch_size is {self.batch_size}; it must be at least 1")
 
@@ -115,6 +117,10 @@ class OptimConfig:
         for name in ("epochs", "accumulate", "skips_in_a_row"):
             if getattr(self, name) < 1:
                 raise ValueError(f"optim.{name} is {getattr(self, name)}; it must be at least 1")
+        if self.patience < 0:
+            raise ValueError(f"optim.patience is {self.patience}; it must not be negative")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"optim.betas are {list(self.betas)}; they must be 0 or more and below 1")
         if not 0 < self.lr < math.inf:
             raise ValueError(f"optim.lr is {self.lr}; it must be finite and over 0")
         for name in ("weight_decay", "clip_norm", "backbone_lr"):

@@ -34,6 +34,8 @@ from model.gin import GIN
         ({"anchor_scales": (float("nan"),)}, "anchor_scales"),
         ({"anchor_scales": ()}, "anchor_scales"),
         ({"anchor_scales": 4.0}, "anchor_scales are 4.0"),
+        ({"dropout": 2.0}, "dropout is 2.0"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
         ({"language_width": 2.0}, "language_width is 2.0; it must be a positive integer"),
     ],
 )

@@ -44,6 +44,16 @@ DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("
         ("optim.lr=.inf", "optim.lr is inf"),
         ("optim.weight_decay=.inf", "optim.weight_decay is inf"),
         ("timeout=.inf", "timeout is inf"),
+        ("optim.patience=-1", "optim.patience is -1"),
+        ("optim.betas=[0.9, 1.5]", "optim.betas are [0.9, 1.5]"),
+        ("data.workers=-1", "data.workers is -1"),
+        ("loss.positive_iou=60", "loss.positive_iou is 60"),
+        ("loss.focal_alpha=-0.25", "loss.focal_alpha is -0.25"),
+        ("loss.focal_gamma=.nan", "loss.focal_gamma is nan"),
+        ("loss.box_weight=-1", "loss.box_weight is -1"),
+        ("loss.attention_weight=.inf", "loss.attention_weight is inf"),
+        ("optim.epoch=3", "optim.epoch=3"),
+        ("--conf=configs/refclef.yaml", "--conf="),
     ],
 )
 def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +64,16 @@ def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[s
     message = capsys.readouterr().err
     assert cause in message
     assert len(message.splitlines()) == 1
+
+
+def test_a_file_of_another_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A table given as the configuration is not quoted whole."""
+    (tmp_path / "train.csv").write_text("img_id,bbox,query\n" + '1.jpg,"[1, 2, 3, 4]",the dog\n' * 1000)
+    with pytest.raises(SystemExit):
+        parse_arguments([f"--config={tmp_path / 'train.csv'}"])
+    message = capsys.readouterr().err
+    assert "img_id,bbox,query" in message
+    assert len(message) < 1000
 
 
 def test_every_field_is_described() -> None:
