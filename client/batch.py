@@ -4,6 +4,8 @@ Answers are in the order of the questions and written as they come, so a run tha
 """
 
 import argparse
+import contextlib
+import fcntl
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -63,8 +65,8 @@ def _run(args: argparse.Namespace, command: str) -> int:
         raise Refused(f"{args.answers} is a pipe or a device: give a file name")  # a later run would read it
     if args.answers.exists() and args.answers.samefile(args.questions):
         raise Refused("the answers would overwrite the questions: give another name")
-    done = _resume(args.answers, questions)
-    with arguments.connect(args) as client:
+    with arguments.connect(args) as client, _claimed(args.answers):
+        done = _resume(args.answers, questions)
         try:
             with args.answers.open("a", encoding="utf-8") as file:
                 for answer in _answered(client, questions[len(done) :], args.in_flight):
@@ -108,6 +110,26 @@ def _question(line: str, where: str) -> Asked:
     if not all(isinstance(expression, str) for expression in expressions):
         raise Refused(f"{where}: expressions are texts, got {json.dumps(expressions)[:80]}")
     return Asked(image, tuple(expressions))
+
+
+@contextlib.contextmanager
+def _claimed(path: Path) -> Iterator[None]:
+    """Keep the answers from a second run, which would write the same ones; the file is made for that.
+
+    Raises Refused. The lock ends with its process; on a file system without locks nobody is kept away.
+    """
+    try:
+        file = path.open("a")
+    except OSError as error:
+        raise Refused(f"cannot write {path}: {error.strerror}") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Refused(f"another run writes {path}: wait for its end, or give another name") from None
+        except OSError:
+            pass
+        yield
 
 
 def _resume(path: Path, questions: list[Asked]) -> list[dict[str, Any]]:

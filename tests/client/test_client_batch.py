@@ -90,6 +90,24 @@ def test_a_run_that_is_stopped_keeps_what_it_has(questions: Path, sent: int, sta
             assert err.count("\n") == 1
 
 
+def test_a_second_run_leaves_the_file_to_the_first(questions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    answers = questions.with_name("answers.jsonl")
+    with running(FakeServer(script=[answer] * 4 + [silence] * 4)) as server:
+        words = [sys.executable, "-m", "client.batch", questions, answers, "--url", server.url, "--timeout", "60"]
+        first = subprocess.Popen([*words, "--in-flight", "1"], cwd=ROOT, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while not (answers.exists() and answers.read_bytes().count(b"\n") == 4) and time.monotonic() < until:
+            time.sleep(0.02)
+        status, err = run(capsys, questions, answers, "--url", server.url)
+        assert status == 2
+        assert err == f"client.batch: another run writes {answers}: wait for its end, or give another name\n"
+        first.kill()
+        first.wait(60)
+    with running(FakeServer()) as server:
+        assert run(capsys, questions, answers, "--url", server.url) == (0, "")
+    assert first_expressions(answers) == EXPECTED
+
+
 def test_refusals_are_noted_and_not_asked_again(
     server: FakeServer, questions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
