@@ -1,6 +1,7 @@
 """The library: `Client` asks a Triton server that serves `gin` or a variant of it, over gRPC or HTTP."""
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,7 +13,7 @@ from tritonclient.utils import InferenceServerException
 
 from client.address import DEFAULT_URL, Address, Tls
 from client.answers import Answers, Candidate, Grounding
-from client.errors import GroundingError, TimedOut, from_status
+from client.errors import FORKED, GroundingError, TimedOut, from_status
 from client.over_grpc import Grpc
 from client.pictures import Array, ImageLike
 from client.question import Question
@@ -40,7 +41,8 @@ Asked: TypeAlias = tuple[ImageLike, str | Iterable[str]]
 
 
 class Client:
-    """A connection to one server (or to the replicas behind one name); threads may share it, forked processes may not.
+    """A connection to one server (or to the replicas behind one name); threads may share it, forked processes may not:
+    there all calls raise ValueError.
 
     url: HOST:PORT or grpc://HOST:PORT for gRPC, http://HOST:PORT for HTTP, grpcs:// and https:// for either encrypted,
     with `tls` if the well-known authorities do not know the server or it wants to know the client. Answers and errors
@@ -73,6 +75,7 @@ class Client:
             self._connection = Grpc(address, model)
         self._regions = Regions(self._connection, url) if shared_memory else None
         self._budget = Budget()
+        self._process = os.getpid()
 
     def __enter__(self) -> Self:
         return self
@@ -84,12 +87,15 @@ class Client:
 
     def close(self) -> None:
         """End the connection; calls of other threads that wait, and later ones, raise ValueError."""
+        if self._process != os.getpid():
+            return  # the connection and the shared memory are the other process's
         if self._regions is not None:
             self._regions.close()
         self._connection.close()
 
     def ready(self) -> bool:
         """Whether the server is there and its model ready. False, not an error, when one of them is not there."""
+        self._check_process()
         try:
             return self._connection.ready(self.timeout)
         except InferenceServerException as error:
@@ -116,7 +122,13 @@ class Client:
                 call.answered()
                 return question.answers(arrays, call.seconds())
 
+    def _check_process(self) -> None:
+        """ValueError in a forked process: nobody there sends and receives for its copy of the connection."""
+        if self._process != os.getpid():
+            raise ValueError(FORKED)
+
     def _infer(self, question: Question, call: Call) -> dict[str, Array | None]:
+        self._check_process()
         if self._regions is None:
             return self._connection.infer(question, call.left())
         with self._regions.holding(question.data, call.left()) as place:

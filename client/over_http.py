@@ -6,7 +6,6 @@ Failed calls raise InferenceServerException with the gRPC status that the HTTP s
 import asyncio
 import contextlib
 import math
-import os
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import CancelledError
@@ -18,7 +17,7 @@ import tritonclient.http.aio as aio
 from tritonclient.utils import InferenceServerException
 
 from client.address import Address
-from client.errors import CLOSED, FORKED, ServerFailed
+from client.errors import CLOSED, ServerFailed
 from client.pictures import Array
 from client.question import Question
 
@@ -81,12 +80,10 @@ class AsyncHttp:
 
 
 class Http:
-    """The same for callers without an event loop: it keeps one in a thread of its own, which callers may share. A
-    process that is forked gets no copy of the thread: there all calls raise ValueError."""
+    """The same for callers without an event loop: it keeps one in a thread of its own, which callers may share."""
 
     def __init__(self, address: Address, model: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._process = os.getpid()
         self._closed = False
         self._closing = threading.Lock()  # held while a call is begun, so that none begins after the last
         self._thread = threading.Thread(target=self._loop.run_forever, name="gin-http", daemon=True)
@@ -111,8 +108,6 @@ class Http:
 
     def close(self) -> None:
         """End all connections; calls that wait, and later ones, raise ValueError."""
-        if self._process != os.getpid():
-            return
         with self._closing:
             if self._closed:
                 return
@@ -124,9 +119,6 @@ class Http:
         self._loop.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        if self._process != os.getpid():
-            coroutine.close()
-            raise ValueError(FORKED)
         with self._closing:
             if self._closed:
                 coroutine.close()

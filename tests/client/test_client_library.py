@@ -327,9 +327,10 @@ def test_a_closed_client_stays_closed(way: Way, asked_before: bool) -> None:
             client.ground(b"x", "a")
 
 
-def test_a_forked_process_is_told_to_make_its_own(nobody: str) -> None:
+@pytest.mark.parametrize("scheme", ["grpc://", "http://"])
+def test_a_forked_process_is_told_to_make_its_own(nobody: str, scheme: str) -> None:
     """Its copy of the client has nobody to send and receive for it, and would wait for ever."""
-    with Client(f"http://{nobody}") as client:
+    with Client(scheme + nobody) as client:
         child = os.fork()
         if child == 0:
             signal.alarm(30)
