@@ -10,7 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from client.address import DEFAULT_URL, Address, Tls
 from client.answers import Answers
-from client.errors import CLOSED, GroundingError, from_status
+from client.errors import CLOSED, OTHER_LOOP, GroundingError, from_status
 from client.library import (
     DEFAULT_IN_FLIGHT,
     DEFAULT_MODEL,
@@ -32,9 +32,10 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """`client.Client` with awaitable calls, for one event loop: same arguments, answers and errors.
+    """`client.Client` with awaitable calls: same arguments, answers and errors.
 
-    Shared memory is for blocking calls only.
+    It belongs to the event loop of its first call; in another one, calls raise ValueError. Shared memory is for
+    blocking calls only.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class AsyncClient:
         self.url, self.timeout = url, check_timeout(timeout)
         self._address, self._model = Address.parse(url, tls), model
         self._made: AsyncGrpc | AsyncHttp | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # that it was made on
         self._calls: set[asyncio.Task[Any]] = set()  # that wait for the server
         self._closed = False
         self._budget = Budget()
@@ -165,13 +167,17 @@ class AsyncClient:
         """Made at the first call, on the loop that runs then."""
         if self._closed:
             raise ValueError(CLOSED)
+        loop = asyncio.get_running_loop()
         if self._made is None:
+            self._loop = loop
             if self._address.http:
                 from client.over_http import AsyncHttp
 
                 self._made = AsyncHttp(self._address, self._model)
             else:
                 self._made = AsyncGrpc(self._address, self._model)
+        if self._loop is not loop:
+            raise ValueError(OTHER_LOOP)
         return self._made
 
 

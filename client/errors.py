@@ -5,6 +5,7 @@ import re
 # ValueErrors, for they are the caller's mistakes.
 CLOSED = "this client is closed"
 FORKED = "this client was made before the process was forked: make one in each process"
+OTHER_LOOP = "this client has been used in another event loop: make one in each loop"
 
 
 class GroundingError(Exception):

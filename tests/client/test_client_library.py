@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -344,6 +346,20 @@ def test_a_forked_process_is_told_to_make_its_own(nobody: str, scheme: str) -> N
         assert os.waitpid(child, 0)[1] == 0
         with pytest.raises(Unreachable):
             client.ground(b"x", "a")
+
+
+@pytest.mark.parametrize("connect", [running, running_http])
+def test_another_event_loop_is_told_to_make_its_own(connect: Callable[..., Any]) -> None:
+    with connect(FakeServer()) as server:
+        client = AsyncClient(server.url)
+
+        async def ask_and_close() -> None:
+            assert await client.ground(b"x", "a")
+            with pytest.raises(ValueError, match="another event loop"):
+                await asyncio.to_thread(asyncio.run, client.ground(b"x", "a"))
+            await client.close()
+
+        asyncio.run(ask_and_close())
 
 
 def test_a_server_that_comes_back_is_used_again() -> None:
