@@ -126,7 +126,7 @@ class AsyncClient:
         attention: bool = ...,
         top_k: int = ...,
         *,
-        return_errors: Literal[True],
+        return_errors: bool,
     ) -> AsyncIterator[Answers | GroundingError]: ...
 
     def ground_many(

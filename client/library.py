@@ -152,7 +152,7 @@ class Client:
         attention: bool = ...,
         top_k: int = ...,
         *,
-        return_errors: Literal[True],
+        return_errors: bool,
     ) -> Iterator[Answers | GroundingError]: ...
 
     def ground_many(
