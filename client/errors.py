@@ -57,6 +57,7 @@ _RESET = ("Stream removed", "RST_STREAM")  # by a balancer whose server died hal
 _TLS = ("andshake failed", "Hostname Verification Check failed")
 _UNTRUSTED = re.compile(r"certificate[ _]verify[ _]failed: ([^(:]*)", re.IGNORECASE)
 _NOT_HEALTHY = "is not healthy"  # Triton's words for "the process of this model is dead"; its status is plain INTERNAL
+_NO_VERSIONS = "has no available versions"  # of a model that Triton is loading, or has let go of because it ends
 _NO_REGION = "Unable to find shared memory region"  # of a client that had told the process before it
 
 
@@ -82,6 +83,8 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
             return _unavailable(why, url)
         case "NOT_FOUND" if _NO_REGION in why:
             return Busy(f"the server at {url} has started anew meanwhile ({why}): try again")
+        case "NOT_FOUND" if _NO_VERSIONS in why:
+            return Busy(f"the server at {url} is starting or going away ({why}): try again later")
         case "NOT_FOUND":
             return ServerFailed(f"the server at {url} does not serve this model ({why})")
         case "INTERNAL" | "UNKNOWN" if any(mark in why for mark in _RESET):

@@ -182,6 +182,17 @@ def test_the_dead_process_of_one_replica_is_asked_around(way: Way) -> None:
         client.ground(b"x", "a")
 
 
+def test_a_server_that_is_going_away_is_busy(way: Way) -> None:
+    """What Triton says of its models while it ends."""
+    going = failing(CODE.NOT_FOUND, "Request for unknown model: 'gin' has no available versions")
+    way.server.script = [going] * 2
+    with way.connect(way.server.url) as client:
+        assert client.ground(b"x", "a")[0].box == box_of(0)
+    way.server.script = [going] * 3
+    with way.connect(way.server.url) as client, pytest.raises(Busy, match="starting or going away"):
+        client.ground(b"x", "a")
+
+
 @pytest.mark.parametrize("way", ["grpc", "grpc, async"], indirect=True)
 @pytest.mark.parametrize("code", [CODE.INTERNAL, CODE.UNKNOWN])
 def test_an_answer_cut_off_half_way_is_asked_for_again(way: Way, code: CODE) -> None:
