@@ -35,8 +35,8 @@ QUESTIONS = {
     "crosses.jpg": "the large blue heart\nthe small cross on the far left",
 }
 HEAD = ["expression", "score", "there", "x1", "y1", "x2", "y2"]
-# Numbers up to 99999.9 stay whole, expressions are wrapped.
-WIDTHS: list[str | int] = ["26%", *["11%"] * 2, *["13%"] * 4]
+# Numbers up to 99999.9 stay whole, expressions are wrapped; on a telephone the table is scrolled.
+WIDTHS: list[str | int] = ["150px", *["66px"] * 2, *["78px"] * 4]
 KEPT = 3600, 86400  # seconds between two looks at what was uploaded, and how long it is kept, if the page does not end
 CSS = "footer {display: none !important} .message {min-height: 1.6em}"
 

@@ -36,6 +36,14 @@ CUT = """() => {
   return cells.filter(([cell, right]) => right > end + 1).map(([cell]) => cell.innerText);
 }"""
 
+# Numbers of the table that stand on more lines than one.
+BROKEN = r"""() => {
+  const texts = [...document.querySelectorAll("[role=gridcell] span")];
+  const numbers = texts.filter(one => /^[\d.]+%?$/.test(one.innerText));
+  const lines = one => { const all = new Range(); all.selectNodeContents(one); return all.getClientRects().length; };
+  return [numbers.length, numbers.filter(one => lines(one) > 1).map(one => one.innerText)];
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[object]:
@@ -104,6 +112,18 @@ def test_a_person_asks(url: str, page: Any, jpeg: bytes, tmp_path: Path) -> None
         page.wait_for_function("([answer, old]) => document.querySelector(answer)?.src !== old", arg=[ANSWER, first])
         ask(page, "star " * 51, "51 words; at most 50")
         assert all(place.startswith((address, "data:", "blob:")) for place in asked)
+
+
+def test_numbers_stay_whole_on_a_telephone(url: str, page: Any, jpeg: bytes, tmp_path: Path) -> None:
+    (tmp_path / "mine.jpg").write_bytes(jpeg)
+    page.set_viewport_size({"width": 375, "height": 740})
+    with serving(url) as address:
+        page.goto(address)
+        page.set_input_files("input[type=file]", tmp_path / "mine.jpg")
+        ask(page, "small star", "Answered in")
+        page.locator("[role=gridcell]").get_by_text("small star").wait_for()
+        assert page.evaluate(BROKEN) == [6, []]
+        assert page.evaluate("document.documentElement.scrollWidth") == 375  # the table scrolls, and not the page
 
 
 def test_what_goes_wrong(repository: Path, page: Any, jpeg: bytes, tmp_path: Path) -> None:
