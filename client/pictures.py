@@ -43,7 +43,8 @@ def _read(path: str | os.PathLike[str]) -> bytes:
             # Never the whole file unseen: a path may lead to a pipe or a device without end.
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise Refused(f"no file {os.fspath(path)!r}") from None
+        hint = ": fetch the picture first" if "://" in str(path) else ""
+        raise Refused(f"no file {os.fspath(path)!r}{hint}") from None
     except IsADirectoryError:
         raise Refused(f"{os.fspath(path)!r} is a folder: give an image file") from None
     except (OSError, ValueError) as error:

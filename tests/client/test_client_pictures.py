@@ -73,6 +73,7 @@ def test_a_pillow_image_arrives_upright(server: FakeServer, sideways: bytes) -> 
     ("image", "says"),
     [
         ("no such file.jpg", "no file"),
+        ("https://example.com/a.jpg", "fetch the picture first"),
         (".", "is a folder"),
         ("\0", "cannot read"),
         ("/dev/zero", "too large to send"),
