@@ -15,7 +15,7 @@ ImageLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview |
 
 MAX_BYTES = 64 * 2**20  # the largest message sent; the server's own limit is lower, and it says so itself
 _RUN_LENGTHS = 3  # zlib's Z_RLE: on photographs faster than the default search for repetitions, and no larger
-_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+_PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 
 
 def file_bytes(image: ImageLike) -> bytes:
@@ -73,7 +73,7 @@ def _encode(image: Image.Image) -> bytes:
         if upright.mode not in _PNG_MODES:
             # PNG would cut 32-bit integers to 16 bits without a word, and has no floating point.
             if upright.mode[0] in "IF":
-                raise Refused(f"a Pillow image of mode {upright.mode} cannot be sent: convert it to L or RGB first")
+                raise Refused(f"a Pillow image of mode {upright.mode} cannot be sent: scale it to 8 bits (L) first")
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
         # Left in, a colour profile of the original would describe pixels that were converted since.
         upright.save(buffer, "PNG", compress_level=1, compress_type=_RUN_LENGTHS, icc_profile=None)

@@ -62,6 +62,17 @@ def test_transparency_arrives(server: FakeServer, pixels: np.ndarray, mode: str)
     assert np.array_equal(sent_pixels(server)[:, :, 3], pixels[:, :, 0])
 
 
+def test_16_bits_of_either_order_arrive(server: FakeServer) -> None:
+    """Pillow's own conversion of them to 8 bits would make everything above 255 white."""
+    grey = np.arange(40 * 60, dtype=np.uint16).reshape(40, 60) * 27
+    with Client(server.url) as client:
+        for n, mode in enumerate(("I;16", "I;16B")):
+            stored = grey.astype("<u2" if mode == "I;16" else ">u2")
+            client.ground(Image.frombytes(mode, (60, 40), stored.tobytes()), "a")
+            sent = np.asarray(Image.open(io.BytesIO(server.asked[n].image)))
+            assert np.array_equal(sent, grey)
+
+
 def test_a_pillow_image_arrives_upright(server: FakeServer, sideways: bytes) -> None:
     with Client(server.url) as client, Image.open(io.BytesIO(sideways)) as image:
         client.ground(image, "a")
@@ -81,7 +92,7 @@ def test_a_pillow_image_arrives_upright(server: FakeServer, sideways: bytes) -> 
         (np.zeros((4, 4, 4), np.uint8), "(4, 4, 4)"),
         (np.zeros((0, 4, 3), np.uint8), "no pixels"),
         (Image.new("RGB", (4, 0)), "no pixels"),
-        (Image.new("F", (4, 4)), "mode F"),
+        (Image.new("F", (4, 4)), "mode F cannot be sent: scale it to 8 bits"),
         (Image.new("I", (4, 4)), "mode I"),
         (None, "NoneType"),
     ],
