@@ -5,11 +5,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from export.build import Request, build, publish, publish_models, staging
+from export.build import Request, build
 from export.configurations import REPOSITORY
 from export.formats import Format
 from export.graphs import GRAPHS
 from export.parity import LIMITS, Limits, ParityError
+from export.publish import publish, publish_models, staging
 from export.questions import read_examples
 from model.command import run_command
 

@@ -12,10 +12,10 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from export.build import say
 from export.formats import first_line
 from export.graphs import ANSWERS, ASKED, FEATURES, INPUTS
 from export.parity import Comparison, Limits, ParityError, check_report
+from export.progress import say
 from export.questions import Question, arrays
 from export.runtime import open_onnx
 

@@ -1,7 +1,6 @@
-"""Exports beside other work on the same files."""
+"""Which checkpoint is exported, and what is left of an export that was stopped."""
 
 import shutil
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,39 +8,12 @@ import pytest
 import torch
 
 from export import torchscript
-from export.build import Request, staging
+from export.build import Request
 from export.manifest import hash_file
 from export.parity import LIMITS
 from model.checkpoint import Checkpoint
 from model.original import ARCHITECTURES
 from model.words import Vocabulary
-
-
-def test_one_export_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second export into a folder says that it waits, leaves the first one's files alone and then has its turn; what
-    a killed one left is removed, and no lock stays behind."""
-    (tmp_path / ".export-killed").mkdir()
-    waiting, steps = threading.Event(), []
-
-    def say(step: str) -> None:
-        steps.append(step)
-        waiting.set()
-
-    def second() -> None:
-        with staging(tmp_path):
-            steps.append("second")
-
-    monkeypatch.setattr("export.build.say", say)
-    thread = threading.Thread(target=second)
-    with staging(tmp_path) as folder:
-        (folder / "file").touch()
-        thread.start()
-        assert waiting.wait(60)
-        assert list(tmp_path.rglob("*")) == [folder, folder / "file"]
-        steps.append("first")
-    thread.join(60)
-    assert steps == [f"waiting for another export into {tmp_path}", "first", "second"]
-    assert not list(tmp_path.iterdir())
 
 
 def test_ctrl_c(

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from export import check
-from export.build import add_version
 from export.formats import Format
 from export.graphs import ANSWERS, GRAPHS, INPUTS
 from export.manifest import MANIFEST, InvalidExport, hash_file
+from export.publish import add_version
 from tests.export.conftest import MODULES
 
 

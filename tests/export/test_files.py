@@ -2,9 +2,7 @@
 
 import dataclasses
 import json
-import os
 import resource
-import shutil
 import sys
 from pathlib import Path
 from typing import IO
@@ -15,11 +13,11 @@ import pytest
 import torch
 
 from export import aot, onnx, torchscript
-from export.build import ask, publish
+from export.build import ask
 from export.command import export_to_repository
 from export.formats import Format
 from export.graphs import ANSWERS, INPUTS, make_graphs
-from export.manifest import MANIFEST, hash_file, read_manifest, write_manifest
+from export.manifest import MANIFEST, hash_file
 from export.parity import ParityError
 from export.questions import arrays, make_question
 from model.checkpoint import Checkpoint
@@ -291,31 +289,3 @@ def test_full_disk_for_an_archive(checkpoint: Checkpoint, monkeypatch: pytest.Mo
     question = make_question(checkpoint, images=1, lengths=[2], seed=0)
     with pytest.raises(OSError, match="No space left on device"):
         aot.write(make_graphs(checkpoint.network())["gin"], question, Path("/dev/full"), {})
-
-
-def test_the_manifest_comes_last(exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed between two files, what lies there is not believed: the manifest is the former one or none. Before, what a
-    former export left there goes; what was never exported stays."""
-    staged, target = tmp_path / "staged", tmp_path / "target"
-    shutil.copytree(exported, staged)
-    target.mkdir()
-    for name in ("gin.former", "notes.txt", "vocabulary.json"):
-        (target / name).write_text("former")
-    write_manifest(target, {}, {})
-    former = json.loads((target / MANIFEST).read_text())
-    del former["files"]["notes.txt"]
-    (target / MANIFEST).write_text(json.dumps(former))
-    moved: list[str] = []
-    replace = os.replace
-
-    def watched(one: Path, other: Path) -> None:
-        moved.append(one.name)
-        assert (target / "gin.former").exists() == (one.name != MANIFEST)
-        replace(one, other)
-
-    monkeypatch.setattr("export.build.os.replace", watched)
-    publish(staged, target)
-    assert moved[-1] == MANIFEST
-    assert set(moved) == {path.name for path in exported.iterdir()}
-    assert {path.name for path in target.iterdir()} == {*moved, "notes.txt"}
-    assert read_manifest(target)

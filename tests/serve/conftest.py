@@ -8,9 +8,9 @@ import pytest
 
 from client.library import Client
 from export import onnx, torchscript
-from export.build import publish_models
 from export.formats import Format
 from export.manifest import read_manifest
+from export.publish import publish_models
 from serve import Server
 from tests.conftest import Once
 
