@@ -29,33 +29,35 @@ RECORDED = 2  # questions
 
 @dataclass(frozen=True)
 class Request:
-    """What to export. path: of the checkpoint. size: side of the input in pixels, or as trained. limits: what is
-    accepted. test: examples whose accuracy is compared too. calibration: real questions that int8 needs."""
+    """What to export. checkpoint, sha256: from `read_checkpoint`. limits: what is accepted. test: examples whose
+    accuracy is compared too. calibration: real questions that int8 needs."""
 
-    path: Path
+    checkpoint: Checkpoint
+    sha256: str
     precision: str
     limits: Limits
-    size: int | None = None
     test: Sequence[Example] = ()
     calibration: Sequence[Question] = ()
 
-    def load(self) -> tuple[Checkpoint, str]:
-        """The checkpoint at the wanted size, and the SHA-256 of its file. Raises ValueError, InvalidCheckpoint or
-        OSError."""
-        data = self.path.read_bytes()  # once, for a training run may replace the file at any time
-        checkpoint, sha256 = Checkpoint.load(self.path, data), hashlib.sha256(data).hexdigest()
-        if self.size is not None:
-            checkpoint = dataclasses.replace(checkpoint, config=resized(checkpoint.config, self.size))
-        return checkpoint, sha256
+
+def read_checkpoint(path: Path, size: int | None = None) -> tuple[Checkpoint, str]:
+    """A checkpoint and the SHA-256 of its file. size: side of the input in pixels, unless it is as trained. Raises
+    ValueError, InvalidCheckpoint or OSError."""
+    data = path.read_bytes()  # once, for a training run may replace the file at any time
+    checkpoint, sha256 = Checkpoint.load(path, data), hashlib.sha256(data).hexdigest()
+    if size is not None:
+        checkpoint = dataclasses.replace(checkpoint, config=resized(checkpoint.config, size))
+    return checkpoint, sha256
 
 
 def build(request: Request, kind: Format, folder: Path, names: Collection[str] = GRAPHS) -> dict[str, Any]:
     """Write graphs, their recorded questions and the manifest into an empty folder; returns what the manifest says of
     them. names: which of `GRAPHS`; the expression part needs the image part. Raises ParityError, ValueError or OSError.
     """
-    checkpoint, sha256 = request.load()
+    checkpoint = request.checkpoint
     original = make_graphs(checkpoint.network())
-    facts = {"checkpoint": sha256, "precision": request.precision, "image_size": checkpoint.config.image_size}
+    image_size = checkpoint.config.image_size
+    facts = {"checkpoint": request.sha256, "precision": request.precision, "image_size": image_size}
     rewritings = rewritings_for(request.precision)
     exported = make_graphs(lower(rewrite(checkpoint.network(), rewritings), request.precision))
     exported = {name: exported[name] for name in names}

@@ -5,7 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from export.build import Request, build
+from export.build import Request, build, read_checkpoint
 from export.configurations import REPOSITORY
 from export.formats import Format
 from export.graphs import GRAPHS
@@ -59,13 +59,11 @@ def _export(arguments: argparse.Namespace, kind: Format) -> dict[str, object]:
     limits = dataclasses.replace(
         LIMITS[arguments.precision], **{name: value for name, value in given.items() if value is not None}
     )
-    request = Request(arguments.checkpoint, arguments.precision, limits, arguments.size)
-    preparation = request.load()[0].preparation
-    if arguments.test is not None:
-        request = dataclasses.replace(request, test=read_examples(arguments.test, preparation))
-    if calibrated:
-        examples = read_examples(arguments.calibration, preparation, CALIBRATION)
-        request = dataclasses.replace(request, calibration=[example.question for example in examples])
+    checkpoint, sha256 = read_checkpoint(arguments.checkpoint, arguments.size)
+    test = read_examples(arguments.test, checkpoint.preparation) if arguments.test is not None else []
+    seen = read_examples(arguments.calibration, checkpoint.preparation, CALIBRATION) if calibrated else []
+    calibration = [example.question for example in seen]
+    request = Request(checkpoint, sha256, arguments.precision, limits, test, calibration)
     if arguments.out is None:
         return _to_repository(request, kind, arguments.repository)
     with staging(arguments.out) as folder:
@@ -76,7 +74,7 @@ def _export(arguments: argparse.Namespace, kind: Format) -> dict[str, object]:
 
 def export_to_repository(checkpoint: Path, kind: Format, repository: Path) -> dict[str, object]:
     """Export in fp32 as the command does without options. Raises ParityError, ValueError or OSError."""
-    return _to_repository(Request(checkpoint, "fp32", LIMITS["fp32"]), kind, repository)
+    return _to_repository(Request(*read_checkpoint(checkpoint), "fp32", LIMITS["fp32"]), kind, repository)
 
 
 def _to_repository(request: Request, kind: Format, repository: Path) -> dict[str, object]:

@@ -13,7 +13,7 @@ from filelock import FileLock
 from PIL import Image
 
 from export import onnx
-from export.build import Request, build
+from export.build import Request, build, read_checkpoint
 from export.formats import Format
 from export.graphs import GRAPHS
 from export.parity import LIMITS
@@ -104,9 +104,11 @@ def export_once(checkpoint_path: Path, once: Once) -> Callable[[Format], Path]:
 
     def export(kind: Format) -> Path:
         names = ["gin"] if kind.name == "aot" else GRAPHS
-        return once(
-            kind.name, lambda folder: build(Request(checkpoint_path, "fp32", LIMITS["fp32"]), kind, folder, names)
-        )
+
+        def fill(folder: Path) -> None:
+            build(Request(*read_checkpoint(checkpoint_path), "fp32", LIMITS["fp32"]), kind, folder, names)
+
+        return once(kind.name, fill)
 
     return export
 

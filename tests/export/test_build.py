@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from export import torchscript
-from export.build import Request
+from export.build import Request, read_checkpoint
 from export.manifest import hash_file
-from export.parity import LIMITS
 from model.checkpoint import Checkpoint
 from model.original import ARCHITECTURES
 from model.words import Vocabulary
@@ -31,7 +30,7 @@ def test_ctrl_c(
 
 
 def test_a_checkpoint_that_is_replaced(checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hash is of the bytes that were loaded, whatever a training run writes meanwhile."""
+    """What is exported and its hash are of the bytes that were read first, whatever a training run writes meanwhile."""
     path = shutil.copy(checkpoint_path, tmp_path / "best.pth")
     load = torch.load
 
@@ -39,9 +38,13 @@ def test_a_checkpoint_that_is_replaced(checkpoint_path: Path, tmp_path: Path, mo
         path.write_bytes(b"of the next epoch")
         return load(*arguments, **more)
 
+    def stop(request: Request, *_: object) -> None:
+        assert request.sha256 == hash_file(checkpoint_path)
+        raise KeyboardInterrupt
+
     monkeypatch.setattr("model.checkpoint.torch.load", replaced)
-    _, sha256 = Request(path, "fp32", LIMITS["fp32"]).load()
-    assert sha256 == hash_file(checkpoint_path)
+    monkeypatch.setattr("export.command.build", stop)
+    assert torchscript.main([str(path), "--out", str(tmp_path / "out")]) == 130
 
 
 def test_another_size_of_the_original_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,5 +52,5 @@ def test_another_size_of_the_original_network(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "ours.pth").touch()
     converted = Checkpoint(ARCHITECTURES[0].at_size(320), Vocabulary([]), weights={})
     monkeypatch.setattr("export.build.Checkpoint.load", lambda *_: converted)
-    checkpoint, _ = Request(tmp_path / "ours.pth", "fp32", LIMITS["fp32"], size=608).load()
+    checkpoint, _ = read_checkpoint(tmp_path / "ours.pth", size=608)
     assert checkpoint.config == ARCHITECTURES[0].at_size(608)

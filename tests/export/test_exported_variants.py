@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from export import onnx, torchscript
-from export.build import Request, build
+from export.build import Request, build, read_checkpoint
 from export.formats import Format
 from export.parity import LIMITS
 from model.checkpoint import Checkpoint
@@ -35,7 +35,8 @@ def test_exports(checkpoint: Checkpoint, tmp_path: Path, kind: Format) -> None:
     variant(checkpoint, changes).save(tmp_path / "variant.pth")
     out = tmp_path / "out"
     out.mkdir()
-    report = build(Request(tmp_path / "variant.pth", "fp32", LIMITS["fp32"]), kind, out, ["gin"])
+    request = Request(*read_checkpoint(tmp_path / "variant.pth"), "fp32", LIMITS["fp32"])
+    report = build(request, kind, out, ["gin"])
     assert report["graphs"]["gin"]["parity"]["same_anchor"] == 1
 
 
