@@ -46,28 +46,37 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InvalidExport(f"{folder} has no {MANIFEST}")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        known, files = manifest["format"], manifest["files"]
-        if known != FORMAT:
-            raise InvalidExport(f"{path} has format {known!r}; this version reads {FORMAT!r}")
-        for name, expected in files.items():
-            if Path(name).name != name:
-                raise InvalidExport(f"{path} names {name!r}, which is not a file of its folder")
-            if not (folder / name).is_file():
-                raise InvalidExport(f"{folder / name} does not exist")
-            if hash_file(folder / name) != expected:
-                raise InvalidExport(f"{folder / name} is not the file that was exported: its SHA-256 differs")
-        if missing := FACTS - manifest.keys():
-            raise InvalidExport(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
-        for graph in manifest["graphs"].values():
-            if missing := {"inputs", "outputs"} - graph.keys():
-                raise InvalidExport(f"{path} is damaged: a graph lacks {', '.join(sorted(missing))}")
-            if not {graph["file"], graph["questions"]} <= files.keys():
-                raise InvalidExport(f"{path} names a graph whose files have no hash")
+        if manifest["format"] != FORMAT:
+            raise InvalidExport(f"{path} has format {manifest['format']!r}; this version reads {FORMAT!r}")
+        _check_files(path, manifest["files"])
+        _check_facts(path, manifest)
+    except InvalidExport:
+        raise
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:  # the last of deep nesting
-        if isinstance(error, InvalidExport):
-            raise
         raise InvalidExport(f"{path} is damaged: {error!r}") from None
     return manifest
+
+
+def _check_files(path: Path, files: Mapping[str, str]) -> None:
+    """Compare the files beside a manifest with their hashes."""
+    for name, expected in files.items():
+        if Path(name).name != name:
+            raise InvalidExport(f"{path} names {name!r}, which is not a file of its folder")
+        if not (path.parent / name).is_file():
+            raise InvalidExport(f"{path.parent / name} does not exist")
+        if hash_file(path.parent / name) != expected:
+            raise InvalidExport(f"{path.parent / name} is not the file that was exported: its SHA-256 differs")
+
+
+def _check_facts(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Whether a manifest says all that checking its graphs needs."""
+    if missing := FACTS - manifest.keys():
+        raise InvalidExport(f"{path} is damaged: it lacks {', '.join(sorted(missing))}")
+    for graph in manifest["graphs"].values():
+        if missing := {"inputs", "outputs"} - graph.keys():
+            raise InvalidExport(f"{path} is damaged: a graph lacks {', '.join(sorted(missing))}")
+        if not {graph["file"], graph["questions"]} <= manifest["files"].keys():
+            raise InvalidExport(f"{path} names a graph whose files have no hash")
 
 
 def read_version(folder: Path) -> dict[str, Any]:
