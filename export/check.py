@@ -29,6 +29,8 @@ def verify(folder: Path) -> list[dict[str, Any]]:
 
     Older versions of a model may be of other checkpoints; the newest of all models must be of one.
     """
+    if not folder.is_dir():
+        raise InvalidExport(f"there is no folder {folder}")
     alone = (folder / MANIFEST).exists()
     folders = [folder] if alone else sorted(filter(is_version, folder.glob("*/*")))
     if not folders:

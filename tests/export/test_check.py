@@ -66,8 +66,12 @@ def test_missing_parts(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(InvalidExport, match="not a file of its folder"):
         check.verify(copy)
     (copy / MANIFEST).unlink()
-    assert check.main([str(copy)]) == 1
-    assert f"has no {MANIFEST}" in capsys.readouterr().err
+    for folder, cause in (
+        (copy, f"{copy} has no {MANIFEST}"),
+        (copy / "nowhere", f"there is no folder {copy}/nowhere"),
+    ):
+        assert check.main([str(folder)]) == 1
+        assert cause in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("exported", ["onnx"], indirect=True)
