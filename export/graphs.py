@@ -101,7 +101,7 @@ class ExpressionPart(nn.Module):
         """The same from what `GIN.reason` gives. attention_logits: of the finest level."""
         network = self.network
         anchors, sizes = network.anchors(pyramid).float(), image_sizes[image_index]
-        logits, deltas_at = _read(network.head, pyramid, expressions)
+        logits, deltas_at = _run_head(network.head, pyramid, expressions)
 
         def boxes_at(index: Tensor) -> Tensor:
             """Boxes (N, K, 4) at anchors (N, K)."""
@@ -117,7 +117,7 @@ class ExpressionPart(nn.Module):
         return boxes[:, 0], scores[:, 0], attention, index[:, 0], boxes, scores
 
 
-def _read(head: nn.Module, pyramid: list[Tensor], expressions: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def _run_head(head: nn.Module, pyramid: list[Tensor], expressions: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """Score logits (N, A), and what gives the box deltas (N, K, 4) at anchors (N, K)."""
     if isinstance(head, ScoreFirst):
         sizes = [(level.shape[2], level.shape[3]) for level in pyramid]

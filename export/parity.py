@@ -54,7 +54,7 @@ class Comparison:
     """Collects how far answers lie from the expected ones."""
 
     def __init__(self) -> None:
-        self.differences: dict[str, float] = {}
+        self._differences: dict[str, float] = {}
         self._same: list[np.ndarray] = []
         self._ious: list[np.ndarray] = []
 
@@ -92,7 +92,7 @@ class Comparison:
         """
         ours, theirs = expected["candidate_boxes"], given["candidate_boxes"]
         if not (np.isfinite(ours).all() and np.isfinite(theirs).all()):
-            self.differences["boxes"] = float("inf")
+            self._differences["boxes"] = float("inf")
             return
         scores = expected["candidate_scores"]
         moved = np.abs(scores - given["candidate_scores"]).max(axis=1, initial=0.0)[:, None]
@@ -105,7 +105,7 @@ class Comparison:
 
     def report(self) -> dict[str, float]:
         """The names of `Limits` with what was seen, as far as anything was."""
-        report = dict(self.differences)
+        report = dict(self._differences)
         if self._same:
             same, ious = np.concatenate(self._same), np.concatenate(self._ious)
             report |= {"same_anchor": float(same.mean()), "mean_iou": float(ious.mean()), "expressions": len(same)}
@@ -115,7 +115,7 @@ class Comparison:
         largest = float(np.abs(ours - theirs).max(initial=0.0))
         if not np.isfinite(largest):
             largest = float("inf")  # NaN would be lost in what follows
-        self.differences[name] = max(self.differences.get(name, 0.0), largest)
+        self._differences[name] = max(self._differences.get(name, 0.0), largest)
 
 
 def check_report(report: Mapping[str, Any], limits: Limits) -> None:

@@ -99,7 +99,7 @@ class ModelConfig:
             )
         smallest = SMALLEST_SSD if self.backbone == SSD else 32
         if self.image_size < smallest:
-            raise ValueError(f"image_size is {self.image_size}; with backbone {self.backbone} at least {smallest} goes")
+            raise ValueError(f"image_size is {self.image_size}; backbone {self.backbone} needs at least {smallest}")
 
     @property
     def anchors_per_cell(self) -> int:
