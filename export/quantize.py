@@ -14,7 +14,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from export.formats import first_line
 from export.graphs import ANSWERS, ASKED, FEATURES, INPUTS
-from export.parity import Comparison, Limits, ParityError, check_report
+from export.parity import Answers, Comparison, Limits, ParityError, check_report
 from export.progress import say
 from export.questions import Question, arrays
 from export.runtime import open_onnx
@@ -85,41 +85,53 @@ def quantize(folder: Path, questions: Sequence[Question], limits: Limits) -> dic
             feeds["gin_image"] = [{"images": question["images"]} for question in asked]
             feeds["gin_expression"] = [{name: question[name] for name in ASKED} | image(question) for question in asked]
         quantizers = {name: Quantizer(folder / f"{name}.onnx", feeds[name], work) for name in feeds}
-        trial = work / "trial.onnx"
-
-        def measure(count: int) -> dict[str, float]:
-            run = open_onnx(trial, INPUTS, ANSWERS)
-            comparison = Comparison()
-            for question, answers in zip(asked[:count], expected[:count], strict=True):
-                comparison.add(answers, run(question))
-            return comparison.report()
-
-        def lost_by(layer: str) -> float:
-            quantizers["gin"].write(trial, only=[layer])
-            return measure(MEASURED)["scores"]
-
-        layers, losses = quantizers["gin"].layers, {}
-        for count in (0, *(2**power for power in range(len(layers).bit_length()))):
-            if count == 1:  # not before: it takes as many files as there are layers, and mostly none is left out
-                say("quantizing each layer alone")
-                losses = {layer: lost_by(layer) for layer in layers}
-            left_out = sorted(losses, key=lambda layer: -losses[layer])[:count]
-            quantizers["gin"].write(trial, left_out)
-            report = measure(len(asked))
-            with contextlib.suppress(ParityError):
-                check_report(report, limits)
-                break
-        else:
-            raise ParityError(f"no selection of layers keeps to the limits; the last trial: {report}")
+        left_out = _choose_left_out(quantizers["gin"], asked, expected, limits, work / "trial.onnx")
         for name, quantizer in quantizers.items():
-            quantized = work / f"{name}.int8.onnx"
-            facts = {entry.key: entry.value for entry in onnx.load(folder / f"{name}.onnx").metadata_props}
-            quantizer.write(quantized, left_out)
-            model = onnx.load(quantized)
-            _drop_unused_imports(model)
-            onnx.helper.set_model_props(model, facts)
-            onnx.save(model, folder / f"{name}.onnx")
-    return {"int8_left_out": {name: losses[name] for name in left_out}, "int8_layers": len(layers) - len(left_out)}
+            _replace(folder / f"{name}.onnx", quantizer, left_out, work / f"{name}.int8.onnx")
+    return {"int8_left_out": left_out, "int8_layers": len(quantizers["gin"].layers) - len(left_out)}
+
+
+def _choose_left_out(
+    quantizer: Quantizer, asked: Feeds, expected: Sequence[Answers], limits: Limits, trial: Path
+) -> dict[str, float]:
+    """The layers that stay in fp32, worst first, and the largest difference in scores that each makes alone.
+
+    expected: the answers in fp32. trial: a file to try selections in. Raises ParityError if none keeps to the limits.
+    """
+
+    def measure(count: int) -> dict[str, float]:
+        run = open_onnx(trial, INPUTS, ANSWERS)
+        comparison = Comparison()
+        for question, answers in zip(asked[:count], expected[:count], strict=True):
+            comparison.add(answers, run(question))
+        return comparison.report()
+
+    def lost_by(layer: str) -> float:
+        quantizer.write(trial, only=[layer])
+        return measure(MEASURED)["scores"]
+
+    losses: dict[str, float] = {}
+    for count in (0, *(2**power for power in range(len(quantizer.layers).bit_length()))):
+        if count == 1:  # not before: it takes as many files as there are layers, and mostly none is left out
+            say("quantizing each layer alone")
+            losses = {layer: lost_by(layer) for layer in quantizer.layers}
+        left_out = sorted(losses, key=lambda layer: -losses[layer])[:count]
+        quantizer.write(trial, left_out)
+        report = measure(len(asked))
+        with contextlib.suppress(ParityError):
+            check_report(report, limits)
+            return {layer: losses[layer] for layer in left_out}
+    raise ParityError(f"no selection of layers keeps to the limits; the last trial: {report}")
+
+
+def _replace(path: Path, quantizer: Quantizer, left_out: Collection[str], quantized: Path) -> None:
+    """Put a quantized file in the place of the one in fp32, whose facts it keeps. quantized: where it is made."""
+    facts = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
+    quantizer.write(quantized, left_out)
+    model = onnx.load(quantized)
+    _drop_unused_imports(model)
+    onnx.helper.set_model_props(model, facts)
+    onnx.save(model, path)
 
 
 def _drop_unused_imports(model: onnx.ModelProto) -> None:
