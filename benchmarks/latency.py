@@ -7,12 +7,8 @@ table and, with --record, writes the figures with machine, versions and commit a
 """
 
 import argparse
-import io
-import secrets
-import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,29 +16,24 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from machine import checkpoint_file, describe_machine, positive, record_file, write_record
+from machine import CHECKPOINT, checkpoint_file, describe_machine, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
+from served import TRITON, build_repository, example, run_rounds, summarise, unseen
 
 from client.library import Client
 from export import onnx, torchscript
-from export.command import export_to_repository
 from export.graphs import ANSWERS, INPUTS, make_graphs
 from model.checkpoint import Checkpoint
 from model.preparation import Preparation
 from serve import Server
-from serve.repository import DEFAULT
-from train.data.drawing import draw_scene
-from train.data.scenes import make_scene
 
-TRITON = "2.51 (nvidia-pytriton 0.7.0)"
 REAL_TIME = 1000 / 30  # milliseconds a frame
 WARM_UP = 10  # rounds
 PREPARATION = "preparation"
 NETWORK = "network, ONNX Runtime, CPU"
 SERVED = "Triton over gRPC, whole answer"
 REST = "of it beside preparation and network"
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,10 +63,7 @@ def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> dict[str, list[
     """Milliseconds of every round for every way, and what is left of the served answer beside its parts."""
     picture, expression = example()
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "triton_repo"
-        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*"))
-        for kind in (onnx.FORMAT, torchscript.FORMAT):
-            export_to_repository(path, kind, repository)
+        repository = build_repository(path, Path(folder), onnx.FORMAT, torchscript.FORMAT)
         ways = in_process_ways(checkpoint, repository, picture, expression)
         with (
             Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server,
@@ -87,19 +75,6 @@ def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> dict[str, list[
     parts = zip(samples[SERVED], samples[PREPARATION], samples[NETWORK], strict=True)
     samples[REST] = [served - preparation - network for served, preparation, network in parts]
     return samples
-
-
-def example() -> tuple[bytes, str]:
-    """A generated picture as JPEG bytes, and one of its expressions."""
-    scene, described, random = make_scene(seed=2026, number=0, expressions=4)
-    file = io.BytesIO()
-    draw_scene(scene, random).save(file, "JPEG", quality=90)
-    return file.getvalue(), described[0][0]
-
-
-def unseen(picture: bytes) -> bytes:
-    """The same JPEG with other bytes after its end, so that the server cannot know it."""
-    return picture + secrets.token_bytes(8)
 
 
 def in_process_ways(
@@ -144,23 +119,6 @@ def prepare(preparation: Preparation, picture: bytes, expression: str) -> list[n
     pixels, size = preparation.image(picture)
     ids, lengths = preparation.expressions([expression])
     return [pixels[None], ids, lengths, np.zeros(1, dtype=np.int64), np.array([size], dtype=np.int64)]
-
-
-def run_rounds(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each way, one call of each per round."""
-    samples: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
-        for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            samples[name].append(1000 * (time.perf_counter() - started))
-    return samples
-
-
-def summarise(values: Sequence[float]) -> dict[str, float]:
-    """Median, p90 and p99 of milliseconds."""
-    median, p90, p99 = np.percentile(values, (50, 90, 99))
-    return {"median": round(float(median), 3), "p90": round(float(p90), 3), "p99": round(float(p99), 3)}
 
 
 def show(rows: dict[str, dict[str, float]]) -> None:

@@ -20,19 +20,18 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import tritonclient.grpc as triton
-from latency import CHECKPOINT, TRITON, example, run_rounds, summarise, unseen
-from machine import checkpoint_file, describe_machine, duration, positive, record_file, write_record
+from machine import CHECKPOINT, checkpoint_file, describe_machine, duration, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
+from served import TRITON, build_repository, example, run_rounds, summarise, unseen
 from serving import closed_loop
 
 from export import onnx
-from export.command import export_to_repository
 from export.graphs import INPUTS
 from export.manifest import write_manifest
 from model.checkpoint import Checkpoint
 from serve import Server
-from serve.repository import DEFAULT, Selection
+from serve.repository import Selection
 
 BATCHES = (1, 4, 8, 16, 32)  # limits of `batch_expressions`
 CALLERS = 16
@@ -109,9 +108,7 @@ def measure(checkpoint: Checkpoint, path: Path, rounds: int, seconds: float) -> 
     picture, expression = example()
     eight = [f"{expression} {'second ' * number}" for number in range(8)]
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "triton_repo"
-        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*"))
-        export_to_repository(path, onnx.FORMAT, repository)
+        repository = build_repository(path, Path(folder), onnx.FORMAT)
         add_layouts(repository)
         with (
             LayoutServer(repository) as server,

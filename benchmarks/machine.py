@@ -20,6 +20,8 @@ if sys.path[0] == str(HERE):  # where Python looks first, and would take export.
 from model.checkpoint import Checkpoint  # noqa: E402 - found by now
 from model.config import ModelConfig  # noqa: E402
 
+CHECKPOINT = HERE.parent / "checkpoints" / "demo.pth"
+
 
 def positive(text: str) -> int:
     """An argument that says how many."""

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
-from latency import CHECKPOINT
-from machine import checkpoint_file, describe_machine, record_file, write_record
+from machine import CHECKPOINT, checkpoint_file, describe_machine, record_file, write_record
 from rich.console import Console
 from rich.table import Table
 

@@ -9,7 +9,6 @@ versions and commit as JSON.
 import argparse
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -21,19 +20,15 @@ from pathlib import Path
 
 import numpy as np
 import tritonclient.grpc as triton
-from machine import checkpoint_file, describe_machine, positive, record_file, write_record
+from machine import CHECKPOINT, checkpoint_file, describe_machine, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
+from served import TRITON, build_repository, example
 from tritonclient.utils import InferenceServerException
 
 from export import onnx
-from export.command import export_to_repository
 from serve.processes import living_children, model_processes
-from serve.repository import DEFAULT
-from train.data.drawing import draw_scene
-from train.data.scenes import make_scene
 
-CHECKPOINT = Path(__file__).parent.parent / "checkpoints" / "demo.pth"
 VICTIMS = ("gin", "server")  # whose processes answer
 PORTS = [f"--{name}-port=0" for name in ("grpc", "http", "metrics", "health")]
 
@@ -46,9 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "triton_repo"
-        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*", "warmup"))
-        export_to_repository(arguments.checkpoint, onnx.FORMAT, repository)
+        repository = build_repository(arguments.checkpoint, Path(folder), onnx.FORMAT)
         with running(repository) as (process, url):
             seconds = {name: [kill(process.pid, name, url) for _ in range(arguments.kills)] for name in VICTIMS}
     rows = {name: summarise(values) for name, values in seconds.items()}
@@ -57,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         table.add_row(name, *(f"{value:.2f}" for value in row.values()))
     Console().print(table)
     if arguments.record:
-        record = {"kills": arguments.kills, **describe_machine(triton="2.51 (nvidia-pytriton 0.7.0)")}
+        record = {"kills": arguments.kills, **describe_machine(triton=TRITON)}
         write_record(arguments.record, record | {"seconds_to_right_answer": rows})
     return 0
 
@@ -111,12 +104,9 @@ def kill(pid: int, name: str, url: str) -> float:
 
 def make_question() -> list[triton.InferInput]:
     """The inputs of one request about a generated scene."""
-    scene, described, random = make_scene(2026, 4, expressions=8)
-    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
-        draw_scene(scene, random).save(file, "JPEG", quality=90)
-        image = Path(file.name).read_bytes()
+    picture, expression = example()
     inputs = []
-    for name, value in (("IMAGE", image), ("EXPRESSION", described[0][0].encode())):
+    for name, value in (("IMAGE", picture), ("EXPRESSION", expression.encode())):
         array = np.array([value], dtype=np.object_)
         inputs.append(triton.InferInput(name, [1], "BYTES").set_data_from_numpy(array))
     return inputs

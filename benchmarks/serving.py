@@ -11,7 +11,6 @@ spin for a while after a call. The callers share the cores with the server. --re
 
 import argparse
 import random
-import shutil
 import statistics
 import sys
 import tempfile
@@ -25,22 +24,20 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from latency import CHECKPOINT, TRITON, example, summarise, unseen
-from machine import checkpoint_file, describe_machine, duration, record_file, write_record
+from machine import CHECKPOINT, checkpoint_file, describe_machine, duration, record_file, write_record
 from rich.console import Console
 from rich.table import Table
+from served import TRITON, build_repository, example, summarise, unseen
 
 from client.errors import GroundingError
 from client.library import Client
 from export import onnx
-from export.command import export_to_repository
 from export.graphs import ANSWERS, INPUTS
 from export.runtime import open_onnx
 from model.checkpoint import Checkpoint
 from model.config import ModelConfig
 from model.gin import GIN
 from serve import Server
-from serve.repository import DEFAULT
 
 BARE, PREPARED = "bare network", "bare preparation and network"
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
@@ -86,9 +83,7 @@ def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any
     picture, expression = example()
     eight = [f"{expression} {'second ' * number}" for number in range(8)]
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "triton_repo"
-        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*"))
-        export_to_repository(path, onnx.FORMAT, repository)
+        repository = build_repository(path, Path(folder), onnx.FORMAT)
         with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
             with Client(f"{server.address}:{server.grpc_port}") as client:
                 ways: dict[str, Callable[[], Any]] = {

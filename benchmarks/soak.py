@@ -11,7 +11,6 @@ last.
 import argparse
 import json
 import random
-import shutil
 import statistics
 import sys
 import tempfile
@@ -24,17 +23,15 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from latency import CHECKPOINT, TRITON, example, summarise, unseen
-from machine import checkpoint_file, describe_machine, positive, record_file, write_record
+from machine import CHECKPOINT, checkpoint_file, describe_machine, positive, record_file, write_record
 from rich.console import Console
+from served import TRITON, build_repository, example, summarise, unseen
 
 from client.errors import GroundingError
 from client.library import Client
 from export import onnx
-from export.command import export_to_repository
 from serve import Server
 from serve.processes import living_children
-from serve.repository import DEFAULT
 
 SETTLED = 2  # minutes until caches are full and allocators have what they need
 BETWEEN = 5.0  # seconds between looks at the memory
@@ -53,9 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.minutes <= SETTLED + 1:
         parser.error(f"--minutes is {arguments.minutes}; it must be more than {SETTLED + 1}")
     with tempfile.TemporaryDirectory() as folder:
-        repository = Path(folder) / "triton_repo"
-        shutil.copytree(DEFAULT, repository, ignore=shutil.ignore_patterns("[0-9]*"))
-        export_to_repository(arguments.checkpoint, onnx.FORMAT, repository)
+        repository = build_repository(arguments.checkpoint, Path(folder), onnx.FORMAT)
         with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
             figures = load(server, arguments.callers, arguments.minutes)
     Console().print_json(json.dumps(figures))

@@ -22,6 +22,7 @@ from rich.table import Table
 from model.config import ModelConfig
 from model.gin import GIN
 from model.loss import LossConfig
+from model.original import ARCHITECTURES
 from train.config import OptimConfig
 from train.data.dataset import Batch
 from train.network import compile_network
@@ -88,7 +89,7 @@ def make_batch(count: int, size: int) -> Batch:
 
 def make_ways(batch: Batch, size: int, device: torch.device, compiled: bool) -> dict[str, Callable[[], object]]:
     """Each takes one step."""
-    levels = (4, 5, 6, 7) if size in (600, 608) else (3, 4, 5, 6, 7, 8)
+    levels = ARCHITECTURES[0].levels_at(size)
 
     def network() -> GIN:
         torch.manual_seed(0)
