@@ -9,12 +9,21 @@ from export.build import Request, build, read_checkpoint
 from export.configurations import REPOSITORY
 from export.formats import Format
 from export.graphs import GRAPHS
-from export.parity import LIMITS, Limits, ParityError
+from export.parity import LIMITS, ParityError
 from export.publish import publish, publish_models, staging
 from export.questions import read_examples
 from model.command import run_command
 
 CALIBRATION = 64  # pictures
+MEANINGS = {  # of `Limits`, in short
+    "features": "largest difference of features, as a share of the largest value",
+    "scores": "largest difference of scores",
+    "attention": "largest difference of attention",
+    "boxes": "largest difference of boxes in pixels, where the same anchor wins",
+    "same_anchor": "smallest share of expressions where it does",
+    "mean_iou": "smallest mean IoU of the boxes with the checkpoint's",
+    "accuracy_drop": "largest loss of accuracy, with --test",
+}
 
 
 def make_parser(description: str, kind: Format) -> argparse.ArgumentParser:
@@ -32,10 +41,11 @@ def make_parser(description: str, kind: Format) -> argparse.ArgumentParser:
     if kind.quantize:
         calibration = "annotated pictures that int8 is calibrated on; pictures: `images` beside it"
         parser.add_argument("--calibration", type=Path, metavar="CSV", help=calibration)
-    limits = parser.add_argument_group("limits", "what is accepted; defaults depend on the precision")
-    for field in dataclasses.fields(Limits):
-        defaults = ", ".join(f"{precision} {getattr(LIMITS[precision], field.name):g}" for precision in kind.precisions)
-        limits.add_argument(f"--{field.name.replace('_', '-')}", type=float, metavar="X", help=defaults)
+    limits = parser.add_argument_group("limits", "what is accepted; the defaults, in brackets, depend on the precision")
+    for name, meaning in MEANINGS.items():
+        defaults = ", ".join(f"{precision} {getattr(LIMITS[precision], name):g}" for precision in kind.precisions)
+        option = f"--{name.replace('_', '-')}"
+        limits.add_argument(option, type=float, metavar="X", help=f"{meaning} ({defaults})")
     return parser
 
 
@@ -55,7 +65,7 @@ def _export(arguments: argparse.Namespace, kind: Format) -> dict[str, object]:
     calibrated = kind.quantize is not None and arguments.calibration is not None
     if calibrated != (arguments.precision == "int8"):
         raise ValueError("--precision int8 and --calibration CSV go together")
-    given = {field.name: getattr(arguments, field.name) for field in dataclasses.fields(Limits)}
+    given = {name: getattr(arguments, name) for name in MEANINGS}
     limits = dataclasses.replace(
         LIMITS[arguments.precision], **{name: value for name, value in given.items() if value is not None}
     )
