@@ -14,9 +14,9 @@ COMMANDS = (  # what is run, with arguments, and what it calls first
     ("train.data.check rows.csv --images DIR", "train.data.check.check_annotations"),
     ("train.data.prepare refcoco --source DIR --out OUT", "train.data.prepare.__main__.prepare"),
     ("train.data.scenes --out DIR --count 1 --seed 0", "train.data.scenes.write_scenes"),
-    ("export.onnx CKPT", "export.command.Request.load"),
-    ("export.torchscript CKPT", "export.command.Request.load"),
-    ("export.aot CKPT --out DIR", "export.command.Request.load"),
+    ("export.onnx CKPT", "export.command.read_checkpoint"),
+    ("export.torchscript CKPT", "export.command.read_checkpoint"),
+    ("export.aot CKPT --out DIR", "export.command.read_checkpoint"),
     ("export.check DIR", "export.check.verify"),
 )
 ENDINGS = (  # what is raised, the exit code, what is said
