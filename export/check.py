@@ -31,18 +31,22 @@ def verify(folder: Path) -> list[dict[str, Any]]:
     """
     if not folder.is_dir():
         raise InvalidExport(f"there is no folder {folder}")
-    alone = (folder / MANIFEST).exists()
-    folders = [folder] if alone else sorted(filter(is_version, folder.glob("*/*")))
+    folders = sorted(filter(is_version, folder.glob("*/*")))
+    if (folder / MANIFEST).exists():
+        folders.insert(0, folder)
     if not folders:
         raise InvalidExport(f"{folder} has no {MANIFEST}, nor a model with a version")
-    read = read_version if is_version(folders[0].absolute()) else read_manifest
-    manifests = {path: read(path) for path in folders}  # all hashes, before any file is opened
+    manifests = {path: _read(path) for path in folders}  # all hashes, before any file is opened
     newest = {path.parent: path for path in sorted(manifests, key=lambda path: (len(path.name), path.name))}
     first, *others = newest.values()
     for path in others:
         if manifests[path]["checkpoint"] != manifests[first]["checkpoint"]:
             raise InvalidExport(f"{path} and {first} were exported from different checkpoints")
     return [{"folder": str(path), **_ask(path, manifest)} for path, manifest in manifests.items()]
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    return (read_version if is_version(folder.absolute()) else read_manifest)(folder)
 
 
 def _ask(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:

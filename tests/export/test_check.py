@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from export import check
 from export.formats import Format
 from export.graphs import ANSWERS, GRAPHS, INPUTS
-from export.manifest import MANIFEST, InvalidExport, hash_file
+from export.manifest import MANIFEST, InvalidExport, hash_file, write_manifest
+from export.parity import LIMITS
 from export.publish import add_version
 from tests.export.conftest import MODULES
 
@@ -184,6 +186,20 @@ def test_versions(half: Path, tmp_path: Path) -> None:
     assert (half / "gin_fp16" / "1" / MANIFEST).exists()
     assert {path.name for path in tmp_path.iterdir()} == {"repository", "gin_fp16.0", "gin_fp16.2"}
     assert (tmp_path / "gin_fp16.2" / "image.onnx").exists()
+
+
+def test_a_repository_with_files_beside_its_models(tmp_path: Path) -> None:
+    """Their manifest does not stand for the models'."""
+    facts = {"kind": "onnx", "checkpoint": "", "precision": "fp32", "image_size": 64, "limits": asdict(LIMITS["fp32"])}
+    write_manifest(tmp_path, facts, {})
+    version = tmp_path / "gin" / "1"
+    version.mkdir(parents=True)
+    (version / "model.py").touch()
+    write_manifest(version, facts, {})
+    assert [line["folder"] for line in check.verify(tmp_path)] == [str(tmp_path), str(version)]
+    (version / "model.py").write_text("spoiled")
+    with pytest.raises(InvalidExport, match="model.py is not the file that was exported"):
+        check.verify(tmp_path)
 
 
 def test_what_was_not_exported(half: Path, tmp_path: Path) -> None:
