@@ -93,7 +93,7 @@ class EarlyBranch(nn.Module):
 
 
 def without_bias(convolution: nn.Conv2d) -> nn.Conv2d:
-    """The same without it."""
+    """A copy of a convolution without its bias."""
     convolution = copy.deepcopy(convolution)
     convolution.bias = None
     return convolution

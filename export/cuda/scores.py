@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from export.graphs import precision_of
 from export.rewrite.winner import ScoreFirst
 from model.gin import GIN
 
@@ -17,12 +18,11 @@ ALIGNED = 8  # columns that the matrix units take at once
 
 
 def half_scores(network: GIN) -> GIN:
-    """Let the head of a network in half precision score so."""
+    """Replace the score and the deltas of the head, of a network in half precision, by what takes cells in it."""
     network = copy.deepcopy(network).eval()
     head = network.head
     assert isinstance(head, ScoreFirst)
-    dtype = next(network.backbone.parameters()).dtype
-    head.score = TwoPartScore(head.score, dtype)  # type: ignore[assignment]
+    head.score = TwoPartScore(head.score, precision_of(network))  # type: ignore[assignment]
     head.deltas = SingleDeltas(head.deltas)  # type: ignore[assignment]
     return network
 
