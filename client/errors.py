@@ -87,6 +87,8 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
             return Busy(f"the server at {url} is starting or going away ({why}): try again later")
         case "NOT_FOUND":
             return ServerFailed(f"the server at {url} does not serve this model ({why})")
+        case "CANCELLED":  # by the server, whose last calls end so
+            return Busy(f"the server at {url} is going away ({why}): try again later")
         case "INTERNAL" | "UNKNOWN" if any(mark in why for mark in _RESET):
             return Unreachable(f"the connection to {url} broke ({why}): the server behind it may have ended")
         case _:

@@ -130,7 +130,7 @@ def test_a_message_over_the_limit_is_refused(way: Way) -> None:
         (CODE.INTERNAL, ServerFailed),
         (CODE.UNKNOWN, ServerFailed),
         (CODE.UNIMPLEMENTED, ServerFailed),
-        (CODE.CANCELLED, ServerFailed),
+        (CODE.CANCELLED, Busy),
     ],
 )
 def test_each_status_becomes_its_error(way: Way, code: object, error: type[GroundingError]) -> None:
@@ -182,14 +182,21 @@ def test_the_dead_process_of_one_replica_is_asked_around(way: Way) -> None:
         client.ground(b"x", "a")
 
 
-def test_a_server_that_is_going_away_is_busy(way: Way) -> None:
-    """What Triton says of its models while it ends."""
-    going = failing(CODE.NOT_FOUND, "Request for unknown model: 'gin' has no available versions")
+@pytest.mark.parametrize(
+    "going",
+    [
+        failing(CODE.NOT_FOUND, "Request for unknown model: 'gin' has no available versions"),
+        failing(CODE.CANCELLED, "CANCELLED"),
+    ],
+    ids=["unknown", "cancelled"],
+)
+def test_a_server_that_is_going_away_is_busy(way: Way, going: Any) -> None:
+    """What Triton says of its models, and of its last calls, while it ends."""
     way.server.script = [going] * 2
     with way.connect(way.server.url) as client:
         assert client.ground(b"x", "a")[0].box == box_of(0)
     way.server.script = [going] * 3
-    with way.connect(way.server.url) as client, pytest.raises(Busy, match="starting or going away"):
+    with way.connect(way.server.url) as client, pytest.raises(Busy, match="going away"):
         client.ground(b"x", "a")
 
 
