@@ -199,10 +199,14 @@ class Server:
         """Wait until the server has ended, or all that it has to do is done: for a model whose process had died it
         would wait in vain. It ends the models' processes when the last request is answered."""
         deadline = time.monotonic() + EXIT_TIMEOUT + 5
-        while process.poll() is None and model_processes(process.pid) and time.monotonic() < deadline:
-            time.sleep(0.05)
+        left = EMPTY_TIMEOUT
+        try:
+            while process.poll() is None and model_processes(process.pid) and time.monotonic() < deadline:
+                time.sleep(0.05)
+        except OSError:  # no file descriptor is free to look at them
+            left = deadline - time.monotonic()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(EMPTY_TIMEOUT)
+            process.wait(left)
 
     def _launch(self, unloadable: Refusals) -> None:
         try:

@@ -115,6 +115,17 @@ def test_stopping_twice(repository: Path) -> None:
     idle.stop()
 
 
+def test_stopping_blindly(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server whose processes cannot be looked at is stopped too."""
+    look = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
+    monkeypatch.setattr("serve.server.model_processes", look)
+    server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
+    server._process = process = subprocess.Popen(["sleep", "600"], text=True, start_new_session=True)
+    server.stop()
+    assert process.returncode == -signal.SIGTERM
+    look.assert_called()
+
+
 @pytest.mark.parametrize("step", ["os.replace", "shutil.copyfile"])
 def test_full_disk(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """A server that finds no room for its folder says so in one line, and leaves none."""
