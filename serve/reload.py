@@ -55,7 +55,8 @@ def _load_newest(folder: Path, facts: dict[str, Any]) -> Reloaded:
     except Unreachable as error:
         raise ServerError(f"the server ended while it loaded the newest versions: {error}") from None
     except NoRightAnswer as error:
-        raise ServerError(f"the server could not load the newest versions: {error}") from None
+        reason = str(error).replace(str(folder / "models"), str(repository))
+        raise ServerError(f"the server could not load the newest versions: {reason}") from None
 
 
 def _find(grpc_port: int) -> tuple[Path, dict[str, Any]]:

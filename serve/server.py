@@ -164,10 +164,11 @@ class Server:
             except Unreachable:  # which is not the version's fault
                 raise
             except NoRightAnswer as error:
+                reason = str(error).replace(str(self._models), str(self.repository))
                 good, _ = split_versions(self.repository / model, unloadable)
                 if len(good) < 2:
-                    raise
-                unloadable[str(good[-1])] = f"{good[-1]} cannot be loaded: {error}"
+                    raise NoRightAnswer(reason) from None
+                unloadable[str(good[-1])] = f"{good[-1]} cannot be loaded: {reason}"
                 self.log.event("error", unloadable[str(good[-1])], model=model)
 
     def tell_what_is_missing(self) -> None:
@@ -310,7 +311,7 @@ class Server:
         failed = [line for line in errors if "failed to load" in line] or errors
         failed += [line for line in self._lines if re.match(r"Bad option|unknown|\S+: unrecognized option", line)]
         if failed:
-            cause = re.sub(r"^E\d{4} \S+ \d+ \S+\] ", "", failed[0]).strip('" ')
+            cause = re.sub(r"^E\d{4} \S+ +\d+ \S+\] +", "", failed[0]).strip('" ')
             return cause.split("\\n\\nAt:")[0].replace(str(self._models), str(self.repository))  # without the traceback
         assert self._process is not None
         code = self._process.poll()

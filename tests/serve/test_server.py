@@ -93,6 +93,14 @@ def test_cause_that_is_not_in_the_log(repository: Path) -> None:
         assert server._cause() == "SIGKILL; `--verbose` shows its log"
 
 
+def test_cause_in_the_words_of_grpc(repository: Path, tmp_path: Path) -> None:
+    """Its lines have other spaces than Triton's own."""
+    server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
+    server._workplace = Mock(path=tmp_path)
+    server._lines.append("E1127 18:45:48.434415157   26601 chttp2_server.cc:1060]       UNKNOWN:No address added")
+    assert server._cause() == "UNKNOWN:No address added"
+
+
 def test_free_ports_differ(server: Server) -> None:
     """Ports of 0 become three different ports that are listened on."""
     ports = {server.grpc_port, server.http_port, server.metrics_port}
