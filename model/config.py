@@ -106,6 +106,11 @@ class ModelConfig:
         """Anchors at each position of each level."""
         return len(self.anchor_scales) * len(self.anchor_ratios)
 
+    def differences(self, other: "ModelConfig") -> str:
+        """In what another configuration differs, seen from there: `map_width (32 there, 64 here), ...`."""
+        pairs = zip(self.to_dict().items(), other.to_dict().values(), strict=True)
+        return ", ".join(f"{name} ({there} there, {here} here)" for (name, there), here in pairs if there != here)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data (numbers, strings, lists) for a checkpoint."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in dataclasses.asdict(self).items()}

@@ -180,7 +180,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.start is not None and self.backbone_weights is not None:
-            raise ValueError("start brings all weights; backbone_weights cannot be given as well")
+            raise ValueError("start brings all weights: set backbone_weights=null beside it")
         if self.data.word_vectors is not None and self.start not in (None, str(Path(self.out).parent / "best.pth")):
             # but for a second stage, which begins with its first one's and leaves such vectors as they are
             raise ValueError("start brings the words with their vectors; data.word_vectors cannot be given as well")

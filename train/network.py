@@ -50,9 +50,7 @@ def _load(network: GIN, known: Checkpoint, config: TrainConfig) -> None:
         known.config, image_size=config.model.image_size, pyramid_levels=config.model.pyramid_levels
     )
     if resized != config.model:
-        pairs = zip(resized.to_dict().items(), config.model.to_dict().values(), strict=True)
-        differing = [f"{name} ({theirs} there, {ours} here)" for (name, theirs), ours in pairs if theirs != ours]
-        raise ValueError(f"the checkpoint to start from has another network: {', '.join(differing)}")
+        raise ValueError(f"the checkpoint to start from has another network: {resized.differences(config.model)}")
     missing = [name for name in network.state_dict() if name not in known.weights]
     if missing:
         raise ValueError(f"the checkpoint to start from has no pyramid levels as high as these: it lacks {missing}")

@@ -53,8 +53,14 @@ def train(config: TrainConfig, device: torch.device) -> None:
         resume = by_first_rank(lambda: config.resume or _begun_by_this_launch(planned))
         for stage in planned:
             last = Path(stage.out) / "last.pth"
-            if not (resume and last.exists() and _finished(last, stage)):
-                Trainer(stage, device, resume=resume and last.exists()).fit()
+            goes_on = resume and last.exists()
+            done = goes_on and _finished(last, stage)
+            if dist.get_rank() == 0 and (done or len(planned) > 1):
+                epochs = stage.optim.epochs
+                what = f"epoch {epochs} of {epochs} is done" if done else "training"
+                print(f"{COMMAND}: {stage.out} ({stage.model.image_size} pixels): {what}", file=sys.stderr)
+            if not done:
+                Trainer(stage, device, resume=goes_on).fit()
 
 
 def _slow_on(device: torch.device, precision: str) -> bool:

@@ -46,6 +46,9 @@ class Trainer:
             remove_leftovers(self.out / "last.pth")
             remove_leftovers(self.out / "best.pth")
         resumed = Checkpoint.load(self.out / "last.pth") if resume else None
+        if resumed is not None and resumed.config != config.model:
+            differing = resumed.config.differences(config.model)
+            raise ValueError(f"{self.out / 'last.pth'} is of a run of another network: {differing}")
         start = Checkpoint.load(config.start) if config.start is not None and resumed is None else None
         known = resumed or start
         self.data = load_data(config, known.vocabulary if known is not None else None, resume)
@@ -198,8 +201,6 @@ class Trainer:
         last, training = self.out / "last.pth", resumed.training
         if training is None:
             raise ValueError(f"{last} holds weights but no state of a run, so it cannot be resumed")
-        if resumed.config != self.config.model:
-            raise ValueError(f"{last} is of another network than the model of this configuration")
         if training["samples"] != self.data.batches.samples:
             samples = self.data.batches.samples
             raise ValueError(f"{last} is of a run on {training['samples']} samples, but there are {samples} now")

@@ -45,13 +45,14 @@ def test_asked_to_stop(untouched: Path, scenes: Path, tmp_path: Path, name: str)
 
 def test_a_run_is_not_overwritten(untouched: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Starting again in the same folder is refused, with the two ways on; a finished run that is resumed is left as it
-    is."""
+    is, and said to be finished."""
     before = (untouched / "last.pth").read_bytes()
     assert main(arguments(scenes, untouched)) == 2
     message = capsys.readouterr().err
     assert "resume=true" in message
     assert len(message.splitlines()) == 1
     assert main(arguments(scenes, untouched, "resume=true")) == 0
+    assert "epoch 2 of 2 is done" in capsys.readouterr().err
     assert (untouched / "last.pth").read_bytes() == before
 
 
@@ -59,7 +60,7 @@ def test_another_run_is_not_resumed(untouched: Path, scenes: Path, capsys: pytes
     """Another network, other data and another optimisation are named."""
     rates = ["optim.lr=0.5", "optim.betas=[0.9, 0.999]", "optim.weight_decay=0.1", "optim.backbone_lr=0.1"]
     changes = {
-        "another network": ["model.map_width=32"],
+        "last.pth is of a run of another network: map_width (16 there, 32 here)": ["model.map_width=32"],
         "16 samples": ["data.scenes.train=8"],
         "optim.lr (0.002 there, 0.5 here), optim.betas ((0.9, 0.99) there, (0.9, 0.999) here), optim.weight_decay "
         "(0.01 there, 0.1 here), optim.backbone_lr (1.0 there, 0.1 here)": rates,

@@ -116,6 +116,7 @@ def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = together(main, arguments(tmp_path, "optim.epochs=1", *RESIZED), processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1:") == 2
+    assert "resized (96 pixels): training" in done.stderr
     first, second = (Checkpoint.load(tmp_path / "out" / path) for path in ("best.pth", "resized/best.pth"))
     assert (second.config.image_size, second.config.pyramid_levels) == (96, (4, 5))
     assert second.vocabulary.words == first.vocabulary.words
@@ -123,7 +124,9 @@ def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(first.weights[left_out], second.weights[left_out])
     assert not torch.equal(first.weights["fpn.smooth.1.weight"], second.weights["fpn.smooth.1.weight"])
     assert main(arguments(tmp_path, "optim.epochs=1", "resume=true", *RESIZED)) == 0
-    assert capsys.readouterr().out == ""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("epoch 1 of 1 is done") == 2
     written = parse_arguments([f"--config={tmp_path / 'out' / 'config.yaml'}"])
     assert written.resized == ResizedConfig(image_size=96, pyramid_levels=(4, 5), epochs=1, batch_size=2)
 
