@@ -123,8 +123,9 @@ def save_atomically(content: Any, path: Path) -> None:
 def write_atomically(data: bytes | memoryview, path: Path) -> None:
     """Write to a temporary file beside `path`, flush it to disk, then rename it. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = None
     try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             file.flush()
@@ -132,7 +133,8 @@ def write_atomically(data: bytes | memoryview, path: Path) -> None:
         os.chmod(temporary, 0o644)  # mkstemp makes it private
         os.replace(temporary, path)
     except BaseException as error:
-        Path(temporary).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
             kept = "the previous one is kept" if path.exists() else "nothing was written"
             raise OSError(error.errno, f"{path} could not be written ({error.strerror}); {kept}") from error

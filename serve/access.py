@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from serve.errors import Refused
 from serve.ports import is_loopback
@@ -69,11 +70,16 @@ class Access:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         if self.certificate and self.private_key:
             with _refusing("these files are no certificate with its key", self.certificate, self.private_key):
-                # Without an answer here a key with a passphrase would ask the terminal for it.
-                context.load_cert_chain(self.certificate, self.private_key, password=lambda: b"")
+                context.load_cert_chain(self.certificate, self.private_key, password=self._refuse_passphrase)
         if self.client_authority:
             with _refusing("this file is no authority's certificate", self.client_authority):
                 context.load_verify_locations(self.client_authority)
+
+    def _refuse_passphrase(self) -> NoReturn:
+        raise Refused(
+            f"{self.private_key} is encrypted, and nobody is there to be asked for a passphrase whenever the server "
+            "starts: give it decrypted, as `openssl pkey -in KEY -out FILE` writes it"
+        )
 
     def grpc_flags(self) -> list[str]:
         """Triton's flags for encryption."""

@@ -5,6 +5,7 @@ import sys
 import textwrap
 from argparse import ArgumentError
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -45,10 +46,24 @@ def parse_arguments(argv: Sequence[str] | None = None) -> TrainConfig:
     arguments.sort(key=lambda argument: bool(_FIELD.match(argument)))  # the file first: the last one wins
     parser = build_parser()
     try:
+        _check_names(arguments, list(parser.get_defaults().keys()))
         parsed = parser.instantiate_classes(parser.parse_args(arguments))
         return TrainConfig(**{name: value for name, value in vars(parsed).items() if name != "config"})
     except (ArgumentError, ValueError, TypeError) as error:
         _refuse(textwrap.shorten(str(error), MESSAGE))  # a file of another kind is quoted whole
+
+
+def _check_names(arguments: Sequence[str], fields: Sequence[str]) -> None:
+    """Raises ValueError for a field that is not there, with those that may be meant."""
+    for argument in filter(_FIELD.match, arguments):
+        name = argument.removeprefix("--").partition("=")[0]
+        if any(f"{name}.".startswith(f"{field}.") or field.startswith(f"{name}.") for field in fields):
+            continue
+        last = name.rpartition(".")[2]
+        close = [field for field in fields if field.endswith(f".{last}")]
+        close = close or [field for field in fields if last in field.rpartition(".")[2]]
+        close = close or get_close_matches(name, fields, n=1)
+        raise ValueError(f"there is no field {name}" + (f"; is it {' or '.join(close)}?" if close else ""))
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -82,6 +83,13 @@ def test_saving_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         save_atomically({"epoch": 2}, path)
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_no_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names what was to be written, not the temporary file."""
+    monkeypatch.setattr("model.checkpoint.tempfile.mkstemp", Mock(side_effect=PermissionError(13, "Permission denied")))
+    with pytest.raises(OSError, match=f"{tmp_path / 'last.pth'} could not be written .Permission denied.; nothing was"):
+        write_atomically(b"new", tmp_path / "last.pth")
 
 
 def test_the_new_file_is_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

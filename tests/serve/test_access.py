@@ -43,6 +43,7 @@ def papers(tmp_path_factory: pytest.TempPathFactory) -> Papers:
     for name in ("localhost", "client"):
         signed = ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", f"subjectAltName=DNS:{name}"]
         openssl(*new, "-subj", f"/CN={name}", *signed, "-keyout", f"{name}.key", "-out", f"{name}.pem")
+    openssl("pkey", "-in", "localhost.key", "-aes256", "-passout", "pass:secret", "-out", "secret.key")
     return Papers(folder)
 
 
@@ -116,6 +117,10 @@ def test_exposed_server_does_not_start(repository: Path) -> None:
 WRONG = {
     "no key": ({"certificate": "localhost.pem"}, "both a certificate and its private key"),
     "other key": ({"certificate": "localhost.pem", "private_key": "client.key"}, "KEY_VALUES_MISMATCH"),
+    "encrypted key": (
+        {"certificate": "localhost.pem", "private_key": "secret.key"},
+        "secret.key is encrypted",
+    ),
     "no file": ({"certificate": "nowhere.pem", "private_key": "client.key"}, "there is no file .*nowhere.pem"),
     "no certificate": ({"certificate": "ca.key", "private_key": "ca.key"}, "no certificate"),
     "no authority": (

@@ -52,8 +52,12 @@ DATASETS = sorted(path for path in CONFIGS.glob("*.yaml") if path.stem not in ("
         ("loss.focal_gamma=.nan", "loss.focal_gamma is nan"),
         ("loss.box_weight=-1", "loss.box_weight is -1"),
         ("loss.attention_weight=.inf", "loss.attention_weight is inf"),
-        ("optim.epoch=3", "optim.epoch=3"),
-        ("--conf=configs/refclef.yaml", "--conf="),
+        ("optim.epoch=3", "there is no field optim.epoch; is it optim.epochs?"),
+        ("lr=1e-3", "there is no field lr; is it optim.lr?"),
+        ("batch=3", "is it data.batch_size?"),
+        ("model.image_sise=320", "is it model.image_size?"),
+        ("xyz=1", "there is no field xyz\n"),
+        ("--conf=configs/refclef.yaml", "there is no field conf; is it config?"),
     ],
 )
 def test_bad_settings(argument: str, cause: str, capsys: pytest.CaptureFixture[str]) -> None:
