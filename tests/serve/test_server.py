@@ -128,9 +128,12 @@ def test_stopping_blindly(repository: Path, monkeypatch: pytest.MonkeyPatch) -> 
     look = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
     monkeypatch.setattr("serve.server.model_processes", look)
     server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
-    server._process = process = subprocess.Popen(["sleep", "600"], text=True, start_new_session=True)
+    words = ["sh", "-c", "trap '' TERM; echo ready; exec sleep 600"]
+    server._process = process = subprocess.Popen(words, text=True, start_new_session=True, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
     server.stop()
-    assert process.returncode == -signal.SIGTERM
+    assert process.returncode == -signal.SIGKILL
     look.assert_called()
 
 

@@ -57,6 +57,8 @@ def read_annotations(path: str | Path, images: str | Path) -> tuple[list[Row], l
             if not fields["img_id"]:
                 raise ValueError("img_id is empty")
             rows.append(Row(number, folder.find(fields["img_id"]), box, query, line))
+        except InvalidData:
+            raise
         except ValueError as error:
             problems.append(Problem(str(path), line, str(error)))
     return rows, problems
@@ -127,22 +129,23 @@ def parse_box(text: str | None) -> Box:
 
 
 class ImageFolder:
-    """Finds pictures by their identifiers, each looked for once. Raises InvalidData where there is no such folder."""
+    """Finds pictures by their identifiers, each looked for once."""
 
     def __init__(self, folder: Path) -> None:
-        if not os.path.isdir(folder):
-            raise InvalidData(f"there is no folder {str(folder)!r} of pictures")
         self._folder = folder
         self._found: dict[str, Path] = {}
 
     def find(self, name: str) -> Path:
-        """The picture's file, whose suffix .jpg the name may lack. Raises ValueError where there is none."""
+        """The picture's file, whose suffix .jpg the name may lack. Raises ValueError where there is none, InvalidData
+        where there is no such folder."""
         if name not in self._found:
             for candidate in (self._folder / name, self._folder / f"{name}.jpg"):  # Flickr30k's have no suffix
                 if os.path.isfile(candidate):  # Path's own fails for a long name
                     self._found[name] = candidate
                     break
             else:
+                if not os.path.isdir(self._folder):
+                    raise InvalidData(f"there is no folder {str(self._folder)!r} of pictures")
                 raise ValueError(f"there is no picture {_QUOTING.repr(name)} in {self._folder}")
         return self._found[name]
 
