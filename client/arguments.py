@@ -21,16 +21,11 @@ EXIT_CODES = (
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, named after the command: `client: ...`."""
-
-    @property
-    def command(self) -> str:
-        """The module's name, without `python -m`."""
-        return self.prog.split()[-1]
+    """Says what is wrong in one line, named after the command: `python -m client: ...`."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with BAD_INPUT."""
-        self.exit(BAD_INPUT, f"{self.command}: {message} (see `{self.prog} --help`)\n")
+        self.exit(BAD_INPUT, f"{self.prog}: {message} (see `{self.prog} --help`)\n")
 
 
 def add_server(parser: argparse.ArgumentParser) -> None:
@@ -94,17 +89,17 @@ def run(parser: Parser, action: Callable[[argparse.Namespace], int], argv: Seque
     try:
         return action(args)
     except Refused as error:
-        return say(parser.command, str(error), BAD_INPUT)
+        return say(parser.prog, str(error), BAD_INPUT)
     except GroundingError as error:
-        return say(parser.command, str(error), FAILED)
+        return say(parser.prog, str(error), FAILED)
     except KeyboardInterrupt:
-        return say(parser.command, "stopped", STOPPED)
+        return say(parser.prog, "stopped", STOPPED)
     except BrokenPipeError:
         # Whoever read the output left; the interpreter must not fail again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:  # a person at a terminal gets one line, whatever broke
-        return say(parser.command, f"unexpected {type(error).__name__}: {error}", FAILED)
+        return say(parser.prog, f"unexpected {type(error).__name__}: {error}", FAILED)
 
 
 def _nowhere() -> TextIO:

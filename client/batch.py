@@ -55,7 +55,7 @@ def build_parser() -> arguments.Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status. Raises SystemExit only for --help and wrong usage."""
     parser = build_parser()
-    return arguments.run(parser, lambda args: _run(args, parser.command), argv)
+    return arguments.run(parser, lambda args: _run(args, parser.prog), argv)
 
 
 def _run(args: argparse.Namespace, command: str) -> int:

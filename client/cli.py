@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
         for image, target, outcome in zip(images, targets, outcomes, strict=True):
             if isinstance(outcome, Refused) and not alone:
                 progress.clear()
-                status = arguments.say(parser.command, f"{image}: {outcome}", arguments.BAD_INPUT)
+                status = arguments.say(parser.prog, f"{image}: {outcome}", arguments.BAD_INPUT)
             elif isinstance(outcome, GroundingError):
                 raise outcome
             else:
@@ -95,7 +95,7 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
                 said = unknown(outcome)  # the same for every image, whose expressions are the same
             progress.advance()
     if said:
-        arguments.say(parser.command, _printable(said), status)
+        arguments.say(parser.prog, _printable(said), status)
     return status
 
 

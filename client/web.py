@@ -26,7 +26,7 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 try:
     import gradio
 except ModuleNotFoundError:
-    sys.exit("client.web: Gradio is not installed: run `pip install '.[client,web]'`")
+    sys.exit("python -m client.web: Gradio is not installed: run `pip install '.[client,web]'`")
 
 EXAMPLES = Path(__file__).parent / "examples"
 QUESTIONS = {

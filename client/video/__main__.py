@@ -10,7 +10,7 @@ except ModuleNotFoundError as error:
     if error.name != "av":
         raise
     message = "PyAV is not installed: run `pip install '.[client,video]'`"
-    sys.exit(arguments.say("client.video", message, arguments.BAD_INPUT))
+    sys.exit(arguments.say("python -m client.video", message, arguments.BAD_INPUT))
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -86,7 +86,7 @@ def test_a_run_that_is_stopped_keeps_what_it_has(questions: Path, sent: int, sta
         assert stopped.returncode == status
         assert first_expressions(answers) == EXPECTED[:4]
         if status == 130:
-            assert err.startswith("client.batch: stopped (4 of 12 are in")
+            assert err.startswith("python -m client.batch: stopped (4 of 12 are in")
             assert err.count("\n") == 1
 
 
@@ -100,7 +100,7 @@ def test_a_second_run_leaves_the_file_to_the_first(questions: Path, capsys: pyte
             time.sleep(0.02)
         status, err = run(capsys, questions, answers, "--url", server.url)
         assert status == 2
-        assert err == f"client.batch: another run writes {answers}: wait for its end, or give another name\n"
+        assert err == f"python -m client.batch: another run writes {answers}: wait for its end, or give another name\n"
         first.kill()
         first.wait(60)
     with running(FakeServer()) as server:
@@ -175,7 +175,7 @@ def test_answers_go_into_a_file_only(server: FakeServer, questions: Path) -> Non
     words = [sys.executable, "-m", "client.batch", questions, pipe, "--url", server.url]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"client.batch: {pipe} is a pipe or a device: give a file name\n"
+    assert done.stderr == f"python -m client.batch: {pipe} is a pipe or a device: give a file name\n"
     assert not server.asked
 
 

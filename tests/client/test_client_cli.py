@@ -35,7 +35,7 @@ def fails(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str]
         status = int(str(ended.code))
     out, err = capsys.readouterr()
     assert out == ""
-    assert err.startswith("client: "), err
+    assert err.startswith("python -m client: "), err
     assert err.endswith("\n"), err
     assert err.count("\n") == 1, err
     return status, err
@@ -76,7 +76,7 @@ def test_words_that_the_network_does_not_know_are_said_once(
     assert cli.main(words) == 0
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 7
-    assert err == "client: the network does not know: zebra, zoo\n"
+    assert err == "python -m client: the network does not know: zebra, zoo\n"
     assert cli.main([*words, "--json"]) == 0
     groundings = json.loads(capsys.readouterr().out.splitlines()[0])["groundings"]
     assert [g.get("unknown") for g in groundings] == [["zebra"], None, ["zebra", "zoo"]]
@@ -197,7 +197,7 @@ def test_one_bad_image_does_not_spoil_the_others(
     assert cli.main([str(image), "none.jpg", str(image), "ball", "--url", server.url]) == 2
     out, err = capsys.readouterr()
     assert len(out.splitlines()) == 3
-    assert err == "client: none.jpg: no file 'none.jpg'\n"
+    assert err == "python -m client: none.jpg: no file 'none.jpg'\n"
 
 
 def test_a_server_that_goes_away_keeps_what_was_answered(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +270,7 @@ def test_each_failure_has_its_status_and_line(
 ) -> None:
     broken = "in ensemble 'gin', out of memory\nAt:\n  model.py(3)"
     for code, status, says in [
-        (CODE.INVALID_ARGUMENT, 2, "client: out of memory\n"),
+        (CODE.INVALID_ARGUMENT, 2, "python -m client: out of memory\n"),
         (CODE.INTERNAL, 1, "failed (out of memory): its log says more"),
         (CODE.UNAVAILABLE, 1, "cannot answer now (out of memory): try again later"),
     ]:
@@ -330,7 +330,7 @@ def test_bytes_that_are_no_text_reach_the_server(server: FakeServer, image: Path
     server.script = [failing(CODE.INVALID_ARGUMENT, "EXPRESSION 1 is not UTF-8")]
     words = [word.encode() for word in command(image, "--url", server.url)]
     done = subprocess.run([*words, b"caf\xe9"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (2, "client: EXPRESSION 1 is not UTF-8\n")
+    assert (done.returncode, done.stderr) == (2, "python -m client: EXPRESSION 1 is not UTF-8\n")
     assert server.asked[0].expressions == [b"caf\xe9"]
 
 
@@ -358,7 +358,7 @@ def test_an_interrupt_is_one_line(server: FakeServer, image: Path) -> None:
     asking = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until_asked(server)
     asking.send_signal(signal.SIGINT)
-    assert asking.communicate(timeout=60) == ("", "client: stopped\n")
+    assert asking.communicate(timeout=60) == ("", "python -m client: stopped\n")
     assert asking.returncode == 130
 
 
@@ -369,4 +369,4 @@ def test_a_server_that_dies_meanwhile_is_one_line(image: Path) -> None:
         wait_until_asked(fake)
     out, err = asking.communicate(timeout=20)
     assert (asking.returncode, out, err.count("\n")) == (1, "", 1), err
-    assert err.startswith("client: ")
+    assert err.startswith("python -m client: ")

@@ -102,7 +102,7 @@ def test_ctrl_c_leaves_a_whole_file(server: FakeServer, clip: Path, tmp_path: Pa
     assert stopped.returncode == 130
     frames, _, _ = read(out)
     assert json.loads(printed)["frames"] == len(frames) < COUNT
-    assert err == f"client.video: stopped ({len(frames)} frames are in {out})\n"
+    assert err == f"python -m client.video: stopped ({len(frames)} frames are in {out})\n"
     assert os.listdir(tmp_path) == ["out.mp4"]
 
 
@@ -117,7 +117,7 @@ def test_the_report_comes_last(tmp_path: Path) -> None:
             time.sleep(0.02)
         stopped.send_signal(signal.SIGINT)
         printed, err = stopped.communicate(timeout=60)
-    assert (stopped.returncode, err) == (130, "client.video: stopped\n")
+    assert (stopped.returncode, err) == (130, "python -m client.video: stopped\n")
     *answers, report = map(json.loads, printed.splitlines())
     assert report["asked"] == report["answered"] == len(answers)
 
@@ -128,7 +128,7 @@ def test_a_full_disk_leaves_nothing(server: FakeServer, clip: Path, tmp_path: Pa
     command += ["--save", tmp_path / "out.mp4", "--url", server.url]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert done.stderr == f"client.video: cannot write {tmp_path / 'out.mp4'}: File too large\n"
+    assert done.stderr == f"python -m client.video: cannot write {tmp_path / 'out.mp4'}: File too large\n"
     assert os.listdir(tmp_path) == []
 
 
@@ -300,4 +300,4 @@ def test_pyav_is_needed_for_videos_only() -> None:
     ask = "sys.argv = ['video', 'clip.mp4', 'ball']; runpy.run_module('client.video', run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", without + ask], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "client.video: PyAV is not installed: run `pip install '.[client,video]'`\n"
+    assert done.stderr == "python -m client.video: PyAV is not installed: run `pip install '.[client,video]'`\n"

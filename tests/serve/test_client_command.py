@@ -13,7 +13,7 @@ from client.library import Client
 
 ROOT = Path(__file__).parent.parent.parent
 EXPRESSIONS = ["the red circle", "a zebra 🦓"]
-UNKNOWN = "client: the network does not know: a, zebra, 🦓\n"
+UNKNOWN = "python -m client: the network does not know: a, zebra, 🦓\n"
 
 
 @pytest.fixture

@@ -161,5 +161,5 @@ def test_port_in_use(capsys: pytest.CaptureFixture[str]) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         assert web.main(["--port", str(port)]) == 2
-    said = f"client.web: cannot serve the page at 127.0.0.1:{port}: give another --port or --host\n"
+    said = f"python -m client.web: cannot serve the page at 127.0.0.1:{port}: give another --port or --host\n"
     assert capsys.readouterr() == ("", said)
