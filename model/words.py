@@ -48,3 +48,8 @@ class Vocabulary:
     def ids(self, words: Iterable[str]) -> list[int]:
         """The id of each word; `UNKNOWN` where the vocabulary lacks it."""
         return [self._ids.get(word, UNKNOWN) for word in words]
+
+    def spelled(self, ids: Iterable[int]) -> list[str]:
+        """The inverse of `ids`, with `<unk>` for what the vocabulary lacks."""
+        entries = SPECIAL + self.words
+        return [entries[index] for index in ids]

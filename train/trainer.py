@@ -165,7 +165,7 @@ class Trainer:
             print(epoch_line(line, is_best), flush=True)
         if self.board is not None:
             self.board.add_epoch(line)
-            self.board.add_panel(self.network, self._panel(), self.device, self.epoch)
+            self.board.add_panel(self.network, self.data.vocabulary, self._panel(), self.device, self.epoch)
 
     def _panel(self) -> Batch:
         dataset = self.data.val.dataset

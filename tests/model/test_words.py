@@ -30,6 +30,7 @@ def test_unknown_words_have_an_entry_of_their_own() -> None:
     """Known words are numbered from 2, unknown ones share an id that is not the padding's."""
     vocabulary = Vocabulary(["red", "circle"])
     assert vocabulary.ids(["circle", "zebra", "red"]) == [3, UNKNOWN, 2]
+    assert vocabulary.spelled([3, UNKNOWN, 2]) == ["circle", "<unk>", "red"]
     assert len({PADDING, UNKNOWN, *vocabulary.ids(["red", "circle"])}) == len(vocabulary) == 4
 
 

@@ -1,5 +1,6 @@
 """Training as its user starts it, and that ranks agree."""
 
+import io
 import json
 import math
 import os
@@ -10,10 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.parallel import DistributedDataParallel
 
@@ -107,7 +110,14 @@ def test_what_a_run_leaves(run: tuple[Path, subprocess.CompletedProcess[str]]) -
     events.Reload()
     assert {"loss/total", "val/accuracy", "train/lr", "train/images_per_second"} <= set(events.Tags()["scalars"])
     panel = events.Images("validation")[0]
-    assert (panel.width, panel.height) == (4 * 66 + 2, 3 * 66 + 2)  # 9 rows of 64 pixels, framed
+    caption = 24
+    assert (panel.width, panel.height) == (4 * 66 + 2, 3 * (66 + caption) + 2)  # 9 rows of 64 pixels, framed
+    drawn = np.asarray(Image.open(io.BytesIO(panel.encoded_image_string)))
+    for row in range(9):
+        top, left = 2 + row // 4 * (66 + caption), 2 + row % 4 * 66
+        words = drawn[top : top + caption, left : left + 64]  # white on black
+        assert words.min() == 0
+        assert words.max() > 200
 
 
 def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
