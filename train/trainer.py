@@ -185,6 +185,7 @@ class Trainer:
             "epoch": self.epoch,
             "position": self.position,
             "samples": self.data.batches.samples,
+            "seed": self.config.seed,
             "best": self.best,
             "history": self.history,
             "seconds": self.seconds + spent,
@@ -204,6 +205,8 @@ class Trainer:
         if training["samples"] != self.data.batches.samples:
             samples = self.data.batches.samples
             raise ValueError(f"{last} is of a run on {training['samples']} samples, but there are {samples} now")
+        if training.get("seed", self.config.seed) != self.config.seed:  # none in older runs
+            raise ValueError(f"{last} is of a run with seed={training['seed']}, not {self.config.seed}")
         theirs, ours = training.get("optim", {}), dataclasses.asdict(self.config.optim)  # none in older runs
         differing = [name for name, value in theirs.items() if value != ours[name]]
         if differing:

@@ -57,11 +57,12 @@ def test_a_run_is_not_overwritten(untouched: Path, scenes: Path, capsys: pytest.
 
 
 def test_another_run_is_not_resumed(untouched: Path, scenes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Another network, other data and another optimisation are named."""
+    """Another network, other data, another seed and another optimisation are named."""
     rates = ["optim.lr=0.5", "optim.betas=[0.9, 0.999]", "optim.weight_decay=0.1", "optim.backbone_lr=0.1"]
     changes = {
         "last.pth is of a run of another network: map_width (16 there, 32 here)": ["model.map_width=32"],
         "16 samples": ["data.scenes.train=8"],
+        "a run with seed=0, not 1": ["seed=1"],
         "optim.lr (0.002 there, 0.5 here), optim.betas ((0.9, 0.99) there, (0.9, 0.999) here), optim.weight_decay "
         "(0.01 there, 0.1 here), optim.backbone_lr (1.0 there, 0.1 here)": rates,
         "optim.schedule (cosine there, published here), optim.patience (2 there, 7 here), optim.freeze_norm "
