@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from model.backbone_weights import TORCHVISION
 from model.checkpoint import Checkpoint, remove_leftovers
 from train.board import Board
 from train.config import TrainConfig
@@ -51,6 +52,8 @@ class Trainer:
             raise ValueError(f"{self.out / 'last.pth'} is of a run of another network: {differing}")
         start = Checkpoint.load(config.start) if config.start is not None and resumed is None else None
         known = resumed or start
+        if known is None:
+            _find_files(config)
         self.data = load_data(config, known.vocabulary if known is not None else None, resume)
         self.network = build_network(config, self.data, known, device)
         self.optimizer = build_optimizer(self.network, config.optim)
@@ -219,3 +222,11 @@ class Trainer:
         if training["scaler"]:  # only fp16 has some
             self.step.scaler.load_state_dict(training["scaler"])
         self.watch.load_state_dict(training["watch"])
+
+
+def _find_files(config: TrainConfig) -> None:
+    """Open what is read only after all pictures have been looked at. Raises OSError where it is not there."""
+    for path in (config.data.word_vectors, config.backbone_weights):
+        if path is not None and path != TORCHVISION:
+            with open(path, "rb"):
+                pass

@@ -229,6 +229,14 @@ def test_a_cpu_without_bf16(
     assert ["optim.precision=fp32 is faster" in line for line in before] == [True] * warned
 
 
+@pytest.mark.parametrize("setting", ["backbone_weights", "data.word_vectors"])
+def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str], setting: str) -> None:
+    """It is named before anything is done to the data, however late it is read."""
+    assert main(arguments(tmp_path, f"{setting}={tmp_path / 'none.txt'}")) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(f"no file '{tmp_path / 'none.txt'}'")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_scenes_that_cannot_be_written(tmp_path: Path) -> None:
     """Both processes, of which one draws them, say why in one line."""
     (tmp_path / "scenes").write_text("a file where the folder should be")
