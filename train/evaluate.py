@@ -35,7 +35,7 @@ from train.processes import by_first_rank, start_process_group
 from train.progress import track
 
 LENGTHS = (("1", 1), ("2", 2), ("3", 3), ("4-5", 5), ("6-10", 10), ("over 10", math.inf))  # most words of each group
-ZIP = b"PK"  # how what torch.save writes begins
+ZIP, PICKLE = b"PK", b"\x80"  # how what torch.save writes begins, and what it wrote before PyTorch 1.6
 TIMEOUT = 1800.0  # seconds to wait for another process
 NAMED = 10  # unknown words, the most frequent ones
 
@@ -65,8 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     with open(arguments.what, "rb") as file:
-        asks = file.read(len(ZIP)) == ZIP
-    (_ask if asks else _score)(arguments)
+        begins = file.read(len(ZIP))
+    old = begins.startswith(PICKLE) and Path(arguments.what).suffix != ".pkl"  # which predictions may have
+    (_ask if begins == ZIP or old else _score)(arguments)
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

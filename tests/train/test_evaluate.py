@@ -102,5 +102,8 @@ def test_evaluation(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "short.pth").write_bytes(checkpoint_path.read_bytes()[:1000])
     assert main([str(tmp_path / "short.pth"), *arguments[1:]]) == 2
     assert "short.pth cannot be read as a checkpoint" in capsys.readouterr().err
+    torch.save({"epoch": 3}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert main([str(tmp_path / "old.pth"), *arguments[1:]]) == 2
+    assert "`python -m model.convert`" in capsys.readouterr().err
     assert main([str(csv), *arguments[1:]]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
