@@ -70,6 +70,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     report = measure(*(presence(part[out]) for part, out in zip(scores, held_out, strict=True)))
     dataclasses.replace(checkpoint, presence=presence).save(arguments.checkpoint)
     _show(report["thresholds"])
+    print(f"told apart: {report['area']:.1%} of the pairs of one of each; by chance it would be 50 %", file=sys.stderr)
     print(json.dumps({**dataclasses.asdict(presence), **report}))
 
 

@@ -53,11 +53,12 @@ def test_command(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert all((after.weights[name] == tensor).all() for name, tensor in before.weights.items())
     assert report["present"] == 16
     assert f"what is there: 32 rows of {csv}; what is not: " in said
+    assert said.endswith(f"told apart: {report['area']:.1%} of the pairs of one of each; by chance it would be 50 %\n")
     if given:
-        assert said.endswith(f"rows of {tmp_path / 'scenes_absent.csv'}\n")
+        assert f"rows of {tmp_path / 'scenes_absent.csv'}\n" in said
     else:
         assert report["absent"] == 16
-        assert said.endswith("32 rows exchanged between pictures\n")
+        assert "32 rows exchanged between pictures\n" in said
 
 
 def test_bad_input(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
