@@ -40,8 +40,8 @@ class Question:
         data = file_bytes(image)
         if len(data) + sum(map(len, encoded)) > MAX_BYTES - 2**16:  # leaves room for what surrounds them in a message
             raise Refused(f"the image is too large to send: {len(data) / 2**20:.1f} MiB of at most {MAX_BYTES >> 20}")
-        if not 1 <= top < 2**31:
-            raise Refused(f"expected at least 1 box for each expression, and at most what the server allows, got {top}")
+        if not isinstance(top, int | np.integer) or not 1 <= top < 2**31:
+            raise Refused(f"expected a number of boxes from 1 to what the server allows, got {top!r}")
         if isinstance(image, str | os.PathLike) and not os.path.isfile(image):
             image = data
         more = ("TOP_BOX", "TOP_SCORE") * (top > 1) + ("ATTENTION",) * attention

@@ -52,8 +52,9 @@ def test_attention_comes_only_when_asked_for(way: Way) -> None:
 def test_the_next_best_boxes_come_only_when_asked_for(way: Way) -> None:
     with way.connect(way.server.url) as client:
         found = client.ground(b"x", ["a", "b"], top_k=3)
-        with pytest.raises(Refused, match="0"):
-            client.ground(b"x", "a", top_k=0)
+        for wrong in (0, 1.5, "3"):
+            with pytest.raises(Refused, match=f"got {wrong!r}"):
+                client.ground(b"x", "a", top_k=wrong)
     assert way.server.asked[0].top == 3
     for n, grounding in enumerate(found):
         assert grounding.others == (Candidate(box_of(n + 1), pytest.approx(score_of(n + 1))),)  # the fake has no third
