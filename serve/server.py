@@ -265,7 +265,7 @@ class Server:
         ]
 
     def _sharing_flags(self) -> list[str]:
-        """Releases from 26.05 on register no client's shared memory unless told to; the wheel's knows no such flag."""
+        """Releases from 26.04 on register no client's shared memory unless told to; the wheel's knows no such flag."""
         asked = "shared-memory" in self.access.unrestricted and triton.package() == triton.IMAGE
         return ["--allow-client-shm=true"] if asked else []
 
