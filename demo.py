@@ -1,4 +1,4 @@
-"""The whole way in one minute: start the server, ask three questions about a generated picture, draw the answers.
+"""The whole way in two minutes: start the server, ask three questions about a generated picture, draw the answers.
 
 python -m export.onnx checkpoints/demo.pth && python demo.py
 """
