@@ -57,6 +57,7 @@ _RESET = ("Stream removed", "RST_STREAM")  # by a balancer whose server died hal
 _TLS = ("andshake failed", "Hostname Verification Check failed")
 _UNTRUSTED = re.compile(r"certificate[ _]verify[ _]failed: ([^(:]*)", re.IGNORECASE)
 _NOT_HEALTHY = "is not healthy"  # Triton's words for "the process of this model is dead"; its status is plain INTERNAL
+_OTHER_KIND = "unexpected inference "  # input or output, which the model does not have
 _NO_VERSIONS = "has no available versions"  # of a model that Triton is loading, or has let go of because it ends
 _NO_REGION = "Unable to find shared memory region"  # of a client that had told the process before it
 
@@ -73,6 +74,11 @@ def from_status(status: str | None, text: str | None, url: str, timeout: float) 
     """The error for a failed call to `url`: gRPC `status` ("StatusCode.NAME") and `text` in, one of the family out."""
     why = cause(text)
     match (status or "").removeprefix("StatusCode."):
+        case "INVALID_ARGUMENT" if why.startswith(_OTHER_KIND):
+            return ServerFailed(
+                f"the model at {url} is not one that this client can ask ({why}): it takes no pictures with "
+                "expressions, as `gin` does, or its configuration is older than this client"
+            )
         case "INVALID_ARGUMENT":
             return Refused(why)
         case "RESOURCE_EXHAUSTED":  # Triton itself never answers this: it is gRPC's word for a message over a limit

@@ -65,6 +65,14 @@ def test_the_servers_cause_is_shown_without_its_wrapping(way: Way, wrapped: str)
     assert str(caught.value) == "EXPRESSION 2 is empty"
 
 
+def test_a_model_of_another_kind_is_named(way: Way) -> None:
+    why = "unexpected inference output 'BOX' for model 'gin_onnx'"
+    way.server.script = [failing(CODE.INVALID_ARGUMENT, why)]
+    with way.connect(way.server.url) as client, pytest.raises(ServerFailed, match="takes no pictures") as caught:
+        client.ground(b"x", "a")
+    assert why in str(caught.value)
+
+
 @pytest.mark.parametrize("size", [2**10, 255 * 2**10, 257 * 2**10, 4 * 2**20, 32 * 2**20])
 def test_two_unavailable_answers_are_hidden_whatever_the_size(way: Way, size: int) -> None:
     way.server.script = [failing(CODE.UNAVAILABLE, "starting")] * 2
