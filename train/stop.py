@@ -45,8 +45,8 @@ class StopRequest:
         return answer or None
 
     def raise_if_agreed(self) -> None:
-        """Raise Stopped on all ranks if one was asked; before and after an evaluation, where they may wait for each
-        other."""
+        """Raise Stopped on all ranks if one was asked, and not before all have come here; where they may wait for each
+        other: before and after an evaluation, and when the first has saved."""
         self.agreed()
         number = self.agreed()
         if number is not None:

@@ -26,7 +26,7 @@ from train.optimizer import Schedule, build_optimizer
 from train.progress import Steps, track
 from train.records import epoch_line, rate, write_history, write_settings
 from train.step import TrainingStep
-from train.stop import Stopped, StopRequest
+from train.stop import StopRequest
 from train.watch import StepWatch
 
 LOOK_EVERY = 20  # steps between two looks at the device's results, each of which waits for it
@@ -117,11 +117,10 @@ class Trainer:
                     progress(done, f"loss {loss:.3f}, {speed}")
                 if saving:
                     self._save()
-                number = stop.agreed()
-                if number is not None:
+                if stop.agreed():
                     self.watch.look()
                     self._save()
-                    raise Stopped(number)
+                    stop.raise_if_agreed()  # once it is saved: Slurm kills a job 30 seconds after the first rank's end
         self.watch.look()
 
     def _train_mode(self) -> None:

@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,6 +69,23 @@ def main_with(fault: str, arguments: list[str]) -> int:
         if os.environ.get("RANK", "0") == rank and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             prepare(kind, place, int(count))
     return main(arguments)
+
+
+def main_slow_to_save(out: Path, arguments: list[str]) -> int:
+    """The command, asked to stop at its second step, whose first rank takes a while to save. Every rank says, as it
+    ends, whether that is done."""
+
+    def replace(*arguments: Any) -> None:
+        time.sleep(2)
+        rename(*arguments)
+
+    rename = os.replace
+    if os.environ["RANK"] == "0":
+        model.checkpoint.os.replace = replace  # type: ignore[attr-defined]
+    prepare("SIGTERM", "step", 2)
+    code = main(arguments)
+    print("saved" if (out / "last.pth").exists() else "not saved")
+    return code - 128 - signal.SIGTERM
 
 
 def prepare(fault: str, place: str, count: int) -> None:

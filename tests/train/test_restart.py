@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from model.checkpoint import Checkpoint
+from tests.train.faulty_run import main_slow_to_save
+from tests.train.ranks import together
 from tests.train.runs import arguments, read, run, same, weights
 
 PROCESSES = 2  # of the run that nothing happens to
@@ -54,6 +56,14 @@ def test_torchrun_is_asked_to_stop(scenes: Path, tmp_path: Path) -> None:
     assert last is not None
     done = run(scenes, out, "resume=true", f"optim.epochs={last['epoch'] + 1}", processes=2)
     assert done.returncode == 0, done.stderr
+
+
+def test_nobody_ends_before_it_is_saved(scenes: Path, tmp_path: Path) -> None:
+    """Asked to stop, the others wait until the first rank has saved: Slurm would end that one soon after them."""
+    out = tmp_path / "run"
+    done = together(main_slow_to_save, out, arguments(scenes, out, "save_every=1000"), processes=2)
+    assert (done.returncode, done.stderr.count("stopped by SIGTERM")) == (0, 2)
+    assert done.stdout.split("\n") == ["saved", "saved", ""]
 
 
 def test_resumed_on_another_number_of_processes(scenes: Path, tmp_path: Path) -> None:
