@@ -85,6 +85,7 @@ def test_kubernetes_proxy_fits() -> None:
     assert mounted["configuration"] == "/etc/nginx"
     assert f"{mounted['tls']}/tls.key;" in text
     assert f"listen {container['ports'][0]['containerPort']} " in text
+    assert re.search(r"^error_log stderr ", text, re.MULTILINE)  # /dev/stderr may be opened by its owner alone
     service = servers["Service"]
     port = next(port["port"] for port in service["spec"]["ports"] if port["name"] == "grpc")
     wanted = f"server {service['metadata']['name']}.default.svc.cluster.local:{port} resolve "
