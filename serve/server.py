@@ -191,6 +191,9 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)  # stubs that outlived it
             self._process.wait()
+            with contextlib.suppress(ChildProcessError):  # until none is left of those that became this one's children,
+                while os.waitpid(-self._process.pid, 0):  # as all orphans of a container do
+                    pass
             self._process = None
         if self._workplace is not None:
             self._workplace.remove()

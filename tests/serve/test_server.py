@@ -1,5 +1,6 @@
 """`serve.Server` as Python code meets it."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -19,6 +20,8 @@ from serve import Server, ServerError
 from serve.processes import living_children
 from serve.server import PortInUse
 from serve.triton import MALLOC, environment
+
+PR_SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
 
 
 def refuse_in_the_network(url: str) -> None:
@@ -121,6 +124,20 @@ def test_stopping_twice(repository: Path) -> None:
     idle = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
     idle.stop()
     idle.stop()
+
+
+def test_orphans_are_buried(repository: Path) -> None:
+    """A process that gets orphans, as the first of a container does, keeps none of a killed server's as a zombie."""
+    libc = ctypes.CDLL(None)
+    libc.prctl(PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as running:
+            models = living_children(running.pid)
+            os.kill(running.pid, signal.SIGKILL)
+    finally:
+        libc.prctl(PR_SET_CHILD_SUBREAPER, 0)
+    assert models
+    assert [pid for pid in models if Path(f"/proc/{pid}").exists()] == []
 
 
 def test_stopping_blindly(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
