@@ -8,6 +8,7 @@ and outputs are called name__position.
 import json
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,11 +50,15 @@ class TritonPythonModel(NetworkModel):
 
     def run(self, arrays: dict[str, np.ndarray], wanted: Sequence[str]) -> list[np.ndarray]:
         """As NetworkModel."""
-        with torch.inference_mode():
-            tensors = [torch.from_numpy(np.require(arrays[name], requirements="W")) for name in self.inputs]
-            answers = self.network(*(tensor.to(self.device) for tensor in tensors))
-        answers = [answers] if isinstance(answers, torch.Tensor) else answers
-        return [answers[self.places[name]].cpu().numpy() for name in wanted]
+        try:
+            with torch.inference_mode():
+                tensors = [torch.from_numpy(np.require(arrays[name], requirements="W")) for name in self.inputs]
+                answers = self.network(*(tensor.to(self.device) for tensor in tensors))
+            answers = [answers] if isinstance(answers, torch.Tensor) else answers
+            return [answers[self.places[name]].cpu().numpy() for name in wanted]
+        except RuntimeError:
+            _end_if_lost(self.device)
+            raise
 
 
 def _open(path: Path, device: torch.device) -> torch.jit.ScriptModule:
@@ -70,6 +75,17 @@ def _open(path: Path, device: torch.device) -> torch.jit.ScriptModule:
             return torch.jit.load(str(path), map_location=device).eval()
     except Exception as error:  # RuntimeError, ValueError and others
         raise pb_utils.TritonModelException(f"{path} cannot be opened: {str(error).strip().splitlines()[0]}") from None
+
+
+def _end_if_lost(device: torch.device) -> None:
+    """End the process if it can use its GPU no more, for the server to start another one: after a number that is out of
+    range, which a kernel notices, CUDA fails whatever else is asked of it."""
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            traceback.print_exc()  # straight away, for Triton's logger would not get to it
+            os._exit(1)
 
 
 def _arguments(network: torch.jit.ScriptModule, config: dict, path: Path) -> list[str]:
