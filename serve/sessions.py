@@ -41,7 +41,8 @@ CUDA = {
     "use_tf32": "0",  # which would be half precision by another name: there are files of half precision
     "cudnn_conv_algo_search": "HEURISTIC",  # the default tries all algorithms at each new shape, up to 600 ms long
 }
-PRECISIONS = {"FP32": {}, "FP16": {"trt_fp16_enable": "1"}, "INT8": {"trt_int8_enable": "1"}}
+PRECISIONS = {"FP32": {}, "FP16": {"trt_fp16_enable": "True"}, "INT8": {"trt_int8_enable": "True"}}
+TRUTH = {"1": "True", "0": "False"}  # which to ONNX Runtime are no truth values, but to NVIDIA's backend
 
 
 class CannotOpen(ValueError):
@@ -65,9 +66,10 @@ def open_session(
         options = make_options(path, config)
         if threads is not None:
             options.intra_op_num_threads = threads
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+        # Where a provider fails, now or in a run, the session would be opened anew without it.
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers, enable_fallback=0)
     except Exception as error:  # the runtime's exceptions share no base but Exception
-        raise CannotOpen(f"{path} cannot be opened: {error}") from None
+        raise CannotOpen(f"{path} cannot be opened: {str(error).strip()}") from None
     wanted, running = providers[0][0], session.get_providers()[0]
     if running != wanted:
         raise CannotOpen(
@@ -120,6 +122,7 @@ def choose_providers(path: Path, config: dict[str, Any], device: int | None) -> 
                 f"({', '.join(PRECISIONS)}), {', '.join(TENSORRT)}"
             )
         options = {TENSORRT[name]: value for name, value in given.items()} | PRECISIONS[precision]
+        options |= {name: TRUTH.get(value, value) for name, value in options.items() if name.endswith("_enable")}
         providers.append(("TensorrtExecutionProvider", {"device_id": str(device), **options}))
     if device is not None:
         providers.append(("CUDAExecutionProvider", {"device_id": str(device), **CUDA}))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from onnxruntime import OrtValue, get_available_providers
+from onnxruntime.capi import _pybind_state as runtime
 from PIL import Image, ImageOps
 
 from model.checkpoint import Checkpoint
@@ -23,7 +24,7 @@ from serve.answering.features import Features, Seen
 from serve.answering.network import EXPRESSION, Network
 from serve.answering.room import Room
 from serve.answering.strings import read_strings
-from serve.sessions import CannotOpen, choose_providers, cores, make_options
+from serve.sessions import CannotOpen, choose_providers, cores, make_options, open_session
 from tests.serve.test_answers import encoded, in_pytorch
 
 
@@ -261,17 +262,36 @@ def test_providers() -> None:
         "CUDAExecutionProvider",
         "CPUExecutionProvider",
     ]
-    assert providers[0][1] == {"device_id": "1", "trt_fp16_enable": "1"}
+    assert providers[0][1] == {"device_id": "1", "trt_fp16_enable": "True"}
     assert [name for name, _ in choose_providers(Path("f"), {}, None)] == ["CPUExecutionProvider"]
     for name, precision, named in (("openvino", "FP16", "'openvino'"), ("tensorrt", "FP8", "FP8")):
         with pytest.raises(CannotOpen, match=named):
             choose_providers(Path("f"), configured(asked % (name, precision)), 0)
 
 
-def test_no_silent_fall_back(repository: Path) -> None:
-    """A network that was to run on a GPU where there is none is not run on the CPU instead."""
+@pytest.mark.skipif("TensorrtExecutionProvider" not in get_available_providers(), reason="needs ONNX Runtime for GPUs")
+@pytest.mark.parametrize(("precision", "cached"), [("FP16", "1"), ("INT8", "true"), ("FP32", "0")])
+def test_tensorrt_options(repository: Path, precision: str, cached: str) -> None:
+    """ONNX Runtime reads what NVIDIA's backend is given, whether or not TensorRT's libraries are there."""
+    parameters = {"precision_mode": precision, "trt_engine_cache_enable": cached, "max_workspace_size_bytes": "1"}
+    accelerators = {"gpu_execution_accelerator": [{"name": "tensorrt", "parameters": parameters}]}
+    (name, options), *_ = choose_providers(Path("f"), {"optimization": {"execution_accelerators": accelerators}}, 0)
+    assert options["trt_max_workspace_size"] == "1"
+    path = str(repository / "gin" / "1" / EXPRESSION)
+    session = runtime.InferenceSession(runtime.get_default_session_options(), path, True, False)
+    session.initialize_session([name], [options], set())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_no_silent_fall_back(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network that was to run on a GPU where there is none is not run on the CPU instead, nor is what fails tried
+    again with less."""
     with pytest.raises(CannotOpen, match=r"CUDAExecutionProvider.*KIND_CPU"):
         Network(repository / "gin" / "1", {}, 0)
+    (tmp_path / "f.onnx").write_bytes(b"no network")
+    with pytest.raises(CannotOpen, match="cannot be opened"):
+        open_session(tmp_path / "f.onnx", {}, None)
+    assert "Falling back" not in capsys.readouterr().out
 
 
 def test_strings() -> None:
