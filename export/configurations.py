@@ -59,7 +59,8 @@ name: "{name}"
 backend: "python"
 max_batch_size: 0
 {tensors}
-# One process, for it holds the cache of features. It runs on the GPU where there is one, else on all cores.
+# One process, for it holds the cache of features. It runs on the GPU where there is one, else on all cores; of several
+# GPUs each has its own process and cache.
 instance_group [ {{ count: 1 }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
 parameters [

@@ -74,7 +74,9 @@ class TritonPythonModel:
         features = Features(_number(folder, config, "feature_cache_bytes", int, 0))
         self.answerer = Answerer(preparation, network, features)
         self.room = Room(_number(folder, config, "waiting_requests", int, 1))
-        labels = {"model": args["model_name"], "version": args["model_version"]}
+        # Triton has a process for each GPU, and all call their instance the same.
+        process = " ".join(args[f"model_instance_{what}"] for what in ("name", "kind", "device_id"))
+        labels = {"model": args["model_name"], "version": args["model_version"], "process": process}
         self.counts = Counts(self.answerer, lambda: self.room.taken, labels)
         # Who has prepared a question answers it; on every core one more can be prepared meanwhile.
         self.threads = ThreadPoolExecutor(cores() + AT_ONCE)

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -68,6 +69,19 @@ def test_outcomes(server: Server, client: Client, jpeg: bytes) -> None:
     assert 0 < more["preparation"] < more["request"]
     assert more["waiting"] > 0
     assert 0 < more["image"] < more["request"] - more["preparation"] - more["waiting"]
+
+
+def test_each_process_counts_for_itself(repository: Path, tmp_path: Path) -> None:
+    """Of several processes of `gin`, as there are on several GPUs, none says over another's what it keeps."""
+    several = shutil.copytree(repository, tmp_path / "triton_repo")
+    shutil.rmtree(several / "gin_onnx")
+    path = several / "gin" / "config.pbtxt"
+    path.write_text(path.read_text().replace("count: 1", "count: 2"))
+    with Server(several, grpc_port=0, http_port=0, metrics_port=0) as server:
+        time.sleep(1)  # the server tells twice a second
+        with DIRECT.open(server.metrics_url, timeout=10) as response:
+            text = response.read().decode()
+    assert len(re.findall(r"^gin_cache_bytes\{", text, re.MULTILINE)) == 2
 
 
 @pytest.fixture
