@@ -88,6 +88,7 @@ class Network:
         for name in self._levels:
             binding.bind_output(name, "cuda", self._device)
         session.run_with_iobinding(binding)
+        binding.clear_binding_inputs()  # or the pixels would stay on the GPU as long as the features, which keep it
         return tuple(binding.get_outputs())
 
     @contextlib.contextmanager
