@@ -19,6 +19,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 PATIENCE = 300  # seconds that a run may take
+ON_THE_CPU = {"CUDA_VISIBLE_DEVICES": ""}  # there are more ranks than GPUs, and what they learn is compared bit by bit
 multiprocessing.set_forkserver_preload(["tests.train.faulty_run", "train.evaluate"])
 server = multiprocessing.get_context("forkserver")
 
@@ -45,6 +46,7 @@ def _begin(main: Callable[..., int], arguments: tuple[Any, ...], streams: list[P
 
 
 def _end(main: Callable[..., int], *arguments: Any) -> None:
+    os.environ |= ON_THE_CPU
     sys.exit(main(*arguments))
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from tests.train.ranks import server
+from tests.train.ranks import ON_THE_CPU, server
 from train.processes import start_process_group
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +36,7 @@ dist.destroy_process_group()
 
 def environment(**more: str) -> dict[str, str]:
     """Of a started process."""
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | more
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | ON_THE_CPU | more
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -103,7 +103,7 @@ def test_nodes_that_count_restarts_differently() -> None:
     """Ranks meet again in torchrun's store after a restart that only one node's own ranks failed for."""
     kept = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     same = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(kept.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-    same |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    same |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "1", "GLOO_SOCKET_IFNAME": "lo"} | ON_THE_CPU
     for restarts in ("00", "01"):
         ranks = [
             server.Process(target=meet, kwargs=same | {"RANK": str(rank), "TORCHELASTIC_RESTART_COUNT": count})

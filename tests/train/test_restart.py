@@ -11,7 +11,7 @@ import pytest
 
 from model.checkpoint import Checkpoint
 from tests.train.faulty_run import main_slow_to_save
-from tests.train.ranks import together
+from tests.train.ranks import ON_THE_CPU, together
 from tests.train.runs import arguments, read, run, same, weights
 
 PROCESSES = 2  # of the run that nothing happens to
@@ -41,7 +41,7 @@ def test_torchrun_is_asked_to_stop(scenes: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "train.run"]
     command += arguments(scenes, out, "optim.epochs=500")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ON_THE_CPU
     started = subprocess.Popen(
         command, stderr=subprocess.PIPE, text=True, env=environment, cwd=Path(__file__).parents[2]
     )

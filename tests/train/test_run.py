@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 import train.trainer
 from model.checkpoint import Checkpoint
 from model.loss import LossConfig
-from tests.train.ranks import together
+from tests.train.ranks import ON_THE_CPU, together
 from train.arguments import parse_arguments
 from train.config import OptimConfig, ResizedConfig
 from train.data.annotations import Row, read_rows
@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.Comp
     folder = tmp_path_factory.mktemp("run")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "train.run"]
     command += arguments(folder, "optim.epochs=1", *RATES)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ON_THE_CPU
     return folder, subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
 
 
