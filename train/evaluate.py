@@ -9,6 +9,7 @@ Several processes share the work: torchrun --nproc_per_node=N -m train.evaluate 
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
@@ -31,7 +32,7 @@ from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
 from train.evaluation import Answers, Scores, breakdown, evaluate
 from train.predictions import Prediction, read_predictions, score_predictions, write_predictions
-from train.processes import by_first_rank, start_process_group
+from train.processes import by_first_rank, process_group
 from train.progress import track
 
 LENGTHS = (("1", 1), ("2", 2), ("3", 3), ("4-5", 5), ("6-10", 10), ("over 10", math.inf))  # most words of each group
@@ -102,10 +103,8 @@ def _ask(arguments: argparse.Namespace) -> None:
     if arguments.images is None:
         raise InvalidData("a checkpoint needs --images DIR, the folder of the pictures")
     distributed = "RANK" in os.environ
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if distributed:
-        device = start_process_group(TIMEOUT)
-    try:
+    own = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with process_group(TIMEOUT) if distributed else contextlib.nullcontext(own) as device:
         first = not distributed or dist.get_rank() == 0
         checkpoint = Checkpoint.load(arguments.what)
         categories = read_categories(arguments.csv)
@@ -120,9 +119,6 @@ def _ask(arguments: argparse.Namespace) -> None:
             _print_breakdown("category", breakdown(answers, categories))
             print(json.dumps(dataclasses.asdict(Scores.of(answers, unusable))))
             write_predictions(arguments.predictions, _predictions(answers))
-    finally:
-        if distributed:
-            dist.destroy_process_group()
 
 
 def _score(arguments: argparse.Namespace) -> None:

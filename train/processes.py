@@ -1,11 +1,12 @@
 """The ranks of a run: joining them and finding each one's device."""
 
+import contextlib
 import datetime
 import os
 import socket
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import torch
@@ -37,6 +38,20 @@ def start_process_group(timeout: float) -> torch.device:
     return device
 
 
+@contextlib.contextmanager
+def process_group(timeout: float) -> Iterator[torch.device]:
+    """As `start_process_group`, and part from the others in the end; after an error at once, whatever they are at."""
+    device = start_process_group(timeout)
+    try:
+        yield device
+    except BaseException:
+        # or NCCL waits below until all ranks part, and those may be waiting for this one
+        dist.group.WORLD.abort()  # type: ignore[union-attr]
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
 def by_first_rank(work: Callable[[], Result]) -> Result:
     """What the work gives, done by the first rank alone and told to all. The ValueError or OSError that it raises is
     raised on every rank."""
@@ -49,6 +64,8 @@ def by_first_rank(work: Callable[[], Result]) -> Result:
     if dist.is_initialized():
         dist.broadcast_object_list(told)
     if isinstance(told[0], Exception):
+        if dist.is_initialized():
+            dist.barrier()  # nobody parts from the others before they have heard it
         raise told[0]
     return told[0]
 

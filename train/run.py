@@ -21,7 +21,7 @@ from model.command import run_command
 from train.arguments import COMMAND, parse_arguments
 from train.claim import claimed
 from train.config import TrainConfig
-from train.processes import by_first_rank, launch_store, start_process_group
+from train.processes import by_first_rank, launch_store, process_group
 from train.stop import Stopped
 from train.trainer import Trainer
 from train.watch import Diverged
@@ -33,14 +33,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code: 1 if the loss diverged, 2 for what the user can mend, 128 and the signal's
     number if it was asked to stop, in training after saving."""
     config = parse_arguments(argv)
-    device = start_process_group(config.timeout)
     try:
-        return run_command(COMMAND, lambda: train(config, device), Diverged)
+        return run_command(COMMAND, lambda: _train(config), Diverged)
     except Stopped as stopped:
         print(f"{COMMAND}: {stopped}", file=sys.stderr)
         return stopped.exit_code
-    finally:
-        dist.destroy_process_group()
+
+
+def _train(config: TrainConfig) -> None:
+    with process_group(config.timeout) as device:
+        train(config, device)
 
 
 def train(config: TrainConfig, device: torch.device) -> None:

@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tests.train.ranks import ON_THE_CPU, server
-from train.processes import start_process_group
+from train.processes import process_group, start_process_group
 
 ROOT = Path(__file__).parents[2]
 LISTENERS = """
@@ -114,3 +114,18 @@ def test_nodes_that_count_restarts_differently() -> None:
         for process in ranks:
             process.join()
         assert [process.exitcode for process in ranks] == [0, 0]
+
+
+def test_parting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an error a rank first breaks off what others may be waiting in, where NCCL would wait for them in turn."""
+    parted: list[str] = []
+    destroy = dist.destroy_process_group
+    monkeypatch.setattr(dist.ProcessGroup, "abort", lambda _: parted.append("abort"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: (parted.append("destroy"), destroy()))
+    with process_group(20):
+        pass
+    assert parted == ["destroy"]
+    with pytest.raises(MemoryError), process_group(20):
+        raise MemoryError
+    assert parted == ["destroy", "abort", "destroy"]
+    assert not dist.is_initialized()
