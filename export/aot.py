@@ -2,7 +2,7 @@
 
     python -m export.aot CKPT --out DIR [--precision fp32|fp16|bf16] [--size PIXELS]
 
-As `export.onnx`, with files .pt2 that run without Python code of this project, on the machine's kind of processor.
+As `export.onnx`, with files .pt2 that run without Python code of this project, on the machine's kind of CPU.
 Loading such a file runs the code in it: let `python -m export.check DIR` see it first. A C++ compiler is needed.
 """
 
