@@ -7,9 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
-import threading
 import time
-from collections import deque
 from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
@@ -17,11 +15,12 @@ from types import TracebackType
 from serve import models, triton
 from serve.access import Access
 from serve.errors import CannotLoad, PortInUse, ServerError
-from serve.log import Log, collapse
+from serve.log import Log
 from serve.ports import claim, is_loopback, numeric, reachable
 from serve.processes import model_processes
 from serve.question import DIRECT, NoRightAnswer, Unreachable, ask
 from serve.repository import DEFAULT, SERVED, select_models
+from serve.triton_log import TritonLog
 from serve.versions import Refusals, link_models, split_versions
 from serve.workplace import Workplace
 
@@ -29,7 +28,6 @@ __all__ = ["PortInUse", "Server", "ServerError"]
 
 EXIT_TIMEOUT = 10  # seconds that the server gives requests in flight
 EMPTY_TIMEOUT = 1.0  # seconds that it has to end once no model's process is left
-NO_GPU = ("CudaDriverHelper", "unable to create stream", "pinned system memory")  # logged wherever there is none
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec another thread may hold the loader's lock
 
@@ -73,8 +71,7 @@ class Server:
             (self.http_host, http_port, "--http-port"),
             (self.metrics_host, metrics_port, "--metrics-port"),
         )
-        self._lines: deque[str] = deque(maxlen=2_000)
-        self._show_log = False
+        self._said = TritonLog(self.log, verbose)
         self._was_ready = False
         self._workplace: Workplace | None = None
         self._process: subprocess.Popen[str] | None = None
@@ -138,7 +135,7 @@ class Server:
                 self.stop()
                 raise
             else:
-                self._show_log = self._was_ready = True
+                self._said.shown = self._was_ready = True
                 return
 
     def wait(self, timeout: float | None = None) -> None:
@@ -184,7 +181,7 @@ class Server:
 
     def stop(self) -> None:
         """End the server and everything that it started; remove what it left."""
-        self._show_log = False
+        self._said.shown = False
         if self._process is not None:
             self._process.terminate()
             self._wait_for_end(self._process)
@@ -226,7 +223,7 @@ class Server:
             )
         self.selection = select_models(self.repository, unloadable)
         self.refused = link_models(self.repository, self.selection.load, self._models, unloadable)
-        self._lines.clear()
+        self._said = TritonLog(self.log, self.verbose)
         self._process = subprocess.Popen(
             [str(self.program), *self._arguments(backends)],
             env=triton.environment() | {"TMPDIR": str(workplace.path)},
@@ -240,7 +237,8 @@ class Server:
             pass_fds=[workplace.lock],
             preexec_fn=_die_with_parent,
         )
-        threading.Thread(target=self._read_log, args=[self._process], daemon=True).start()
+        assert self._process.stdout is not None
+        self._said.follow(self._process.stdout)
 
     def _arguments(self, backends: Path) -> list[str]:
         assert self._workplace is not None
@@ -272,15 +270,6 @@ class Server:
         asked = "shared-memory" in self.access.unrestricted and triton.package() == triton.IMAGE
         return ["--allow-client-shm=true"] if asked else []
 
-    def _read_log(self, process: subprocess.Popen[str]) -> None:
-        assert process.stdout is not None
-        for line in collapse(map(str.rstrip, process.stdout)):
-            expected = any(complaint in line for complaint in NO_GPU)
-            if not expected:
-                self._lines.append(line)
-            if self.verbose or (self._show_log and not expected):
-                self.log.triton(line)
-
     def _wait_until_ready(self) -> None:
         assert self._process is not None
         assert self._workplace is not None
@@ -308,14 +297,10 @@ class Server:
         return CannotLoad(self.repository / found[1] / found[2], reason) if found else ServerError(reason)
 
     def _cause(self) -> str:
-        """The first error of the server's log, in one line."""
-        time.sleep(0.2)  # let the log's last lines arrive
-        errors = [line for line in self._lines if re.match(r"E\d{4} ", line)]
-        failed = [line for line in errors if "failed to load" in line] or errors
-        failed += [line for line in self._lines if re.match(r"Bad option|unknown|\S+: unrecognized option", line)]
-        if failed:
-            cause = re.sub(r"^E\d{4} \S+ +\d+ \S+\] +", "", failed[0]).strip('" ')
-            return cause.split("\\n\\nAt:")[0].replace(str(self._models), str(self.repository))  # without the traceback
+        """The first error of the server's log, or how it ended, in one line."""
+        error = self._said.first_error()
+        if error is not None:
+            return error.replace(str(self._models), str(self.repository))
         assert self._process is not None
         code = self._process.poll()
         ended = "" if code is None else f"{_ending(code)}; "

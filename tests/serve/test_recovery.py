@@ -447,7 +447,7 @@ def test_stopping_after_a_death(repository: Path) -> None:
         supervisor.step()
         assert not health.ready()
         assert 'gin_recoveries_total{what="model"} 1' in health.metrics()
-    assert not [line for line in server._lines if "Exit timeout expired" in line]
+    assert not [line for line in server._said.lines if "Exit timeout expired" in line]
 
 
 def make_unloadable(path: Path) -> None:

@@ -17,9 +17,11 @@ from tritonclient.utils import InferenceServerException
 
 from export.graphs import INPUTS
 from serve import Server, ServerError
+from serve.log import Log
 from serve.processes import living_children
 from serve.server import PortInUse
 from serve.triton import MALLOC, environment
+from serve.triton_log import TritonLog
 
 PR_SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
 
@@ -96,12 +98,11 @@ def test_cause_that_is_not_in_the_log(repository: Path) -> None:
         assert server._cause() == "SIGKILL; `--verbose` shows its log"
 
 
-def test_cause_in_the_words_of_grpc(repository: Path, tmp_path: Path) -> None:
+def test_cause_in_the_words_of_grpc() -> None:
     """Its lines have other spaces than Triton's own."""
-    server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
-    server._workplace = Mock(path=tmp_path)
-    server._lines.append("E1127 18:45:48.434415157   26601 chttp2_server.cc:1060]       UNKNOWN:No address added")
-    assert server._cause() == "UNKNOWN:No address added"
+    said = TritonLog(Log(), verbose=False)
+    said.lines.append("E1127 18:45:48.434415157   26601 chttp2_server.cc:1060]       UNKNOWN:No address added")
+    assert said.first_error() == "UNKNOWN:No address added"
 
 
 def test_free_ports_differ(server: Server) -> None:
