@@ -11,7 +11,7 @@ from export.formats import Format
 from export.graphs import GRAPHS
 from export.parity import LIMITS, ParityError
 from export.publish import publish, publish_models, staging
-from export.questions import read_examples
+from export.questions import Example, read_examples
 from model.command import run_command
 
 CALIBRATION = 64  # pictures
@@ -37,10 +37,12 @@ def make_parser(description: str, kind: Format) -> argparse.ArgumentParser:
         where.add_argument("--repository", type=Path, default=REPOSITORY, metavar="DIR", help=to)
     parser.add_argument("--precision", choices=kind.precisions, default="fp32", help="default: %(default)s")
     parser.add_argument("--size", type=int, metavar="PIXELS", help="side of the input (default: as trained)")
-    parser.add_argument("--test", type=Path, metavar="CSV", help="compare accuracy too; pictures: `images` beside it")
+    parser.add_argument("--test", type=Path, metavar="CSV", help="annotated pictures to compare accuracy on too")
     if kind.quantize:
-        calibration = "annotated pictures that int8 is calibrated on; pictures: `images` beside it"
+        calibration = "annotated pictures that int8 is calibrated on"
         parser.add_argument("--calibration", type=Path, metavar="CSV", help=calibration)
+    folder = "folder of the pictures that a CSV names (default: `images` beside it)"
+    parser.add_argument("--images", type=Path, metavar="DIR", help=folder)
     limits = parser.add_argument_group("limits", "what is accepted; the defaults, in brackets, depend on the precision")
     for name, meaning in MEANINGS.items():
         defaults = ", ".join(f"{precision} {getattr(LIMITS[precision], name):g}" for precision in kind.precisions)
@@ -70,10 +72,13 @@ def _export(arguments: argparse.Namespace, kind: Format) -> dict[str, object]:
         LIMITS[arguments.precision], **{name: value for name, value in given.items() if value is not None}
     )
     checkpoint, sha256 = read_checkpoint(arguments.checkpoint, arguments.size)
-    test = read_examples(arguments.test, checkpoint.preparation) if arguments.test is not None else []
-    seen = read_examples(arguments.calibration, checkpoint.preparation, CALIBRATION) if calibrated else []
-    calibration = [example.question for example in seen]
-    request = Request(checkpoint, sha256, arguments.precision, limits, test, calibration)
+    test, calibration = list[Example](), list[Example]()
+    if arguments.test is not None:
+        test = read_examples(arguments.test, checkpoint.preparation, images=arguments.images)
+    if calibrated:
+        calibration = read_examples(arguments.calibration, checkpoint.preparation, CALIBRATION, arguments.images)
+    calibrating = [example.question for example in calibration]
+    request = Request(checkpoint, sha256, arguments.precision, limits, test, calibrating)
     if arguments.out is None:
         return _to_repository(request, kind, arguments.repository)
     with staging(arguments.out) as folder:

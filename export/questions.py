@@ -56,14 +56,16 @@ class Example:
     boxes: Tensor
 
 
-def read_examples(path: Path, preparation: Preparation, pictures: int | None = None) -> list[Example]:
-    """The first `pictures`, or all, of a CSV whose pictures lie in the folder `images` beside it.
+def read_examples(
+    path: Path, preparation: Preparation, pictures: int | None = None, images: Path | None = None
+) -> list[Example]:
+    """The first `pictures`, or all, of a CSV. images: their folder; without one it is `images` beside the CSV.
 
     Of a row with several expressions the first is asked; a picture with more rows than one question may hold is asked
     about several times. Raises InvalidData naming file and line, or OSError.
     """
     rows_of: dict[Path, list[Row]] = {}
-    for row in read_rows(path, path.parent / "images"):
+    for row in read_rows(path, images or path.parent / "images"):
         rows_of.setdefault(row.image, []).append(row)
     examples = []
     for image, rows in list(rows_of.items())[:pictures]:

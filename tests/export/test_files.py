@@ -165,7 +165,9 @@ def test_int8(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
     """Convolutions become int8 after calibration on annotated pictures, but for those whose loss is named."""
     write_scenes(tmp_path / "scenes", 3, seed=0)
     csv, repository = tmp_path / "scenes" / "scenes.csv", tmp_path / "repository"
-    command = [str(checkpoint_path), "--precision", "int8", "--calibration", str(csv), "--repository", str(repository)]
+    images = (tmp_path / "scenes" / "images").rename(tmp_path / "pictures")
+    command = [str(checkpoint_path), "--precision", "int8", "--calibration", str(csv), "--images", str(images)]
+    command += ["--repository", str(repository)]
     limits = ["--same-anchor", "0.3", "--mean-iou", "0.3", "--scores", "0.5", "--boxes", "1000"]  # it is not trained
     assert onnx.main([*command, *limits]) == 0
     report = json.loads(capsys.readouterr().out)

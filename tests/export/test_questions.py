@@ -39,6 +39,16 @@ def test_every_row_is_asked(csv: Path, checkpoint: Checkpoint) -> None:
     assert torch.cat([example.boxes for example in examples])[:, 2].tolist() == list(range(1, MAX_EXPRESSIONS + 3))
 
 
+def test_pictures_elsewhere(csv: Path, checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """A CSV and its pictures need not lie together."""
+    before = read_examples(csv, checkpoint.preparation, pictures=1)
+    elsewhere = (tmp_path / "images").rename(tmp_path / "elsewhere")
+    after = read_examples(csv, checkpoint.preparation, pictures=1, images=elsewhere)
+    assert torch.equal(before[0].question["images"], after[0].question["images"])
+    with pytest.raises(InvalidData, match="there is no folder '.*images'"):
+        read_examples(csv, checkpoint.preparation)
+
+
 def test_the_failing_row_is_named(csv: Path, checkpoint: Checkpoint) -> None:
     """Not another row about the same picture."""
     lines = csv.read_text().splitlines()
