@@ -13,6 +13,7 @@ from model.targets import attention_targets
 from model.word_vectors import fill_embedding
 from train.config import TrainConfig
 from train.data.loading import Data
+from train.rewrite import rewrite_for_training
 
 EMBEDDING = "expression.embedding.weight"  # a row for each entry of the vocabulary
 
@@ -32,6 +33,7 @@ def build_network(config: TrainConfig, data: Data, known: Checkpoint | None, dev
         if config.backbone_weights is not None:
             load_backbone_weights(network, config.backbone_weights)
     _freeze(network, config)
+    rewrite_for_training(network)
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

@@ -47,7 +47,7 @@ def _train(config: TrainConfig) -> None:
 
 def train(config: TrainConfig, device: torch.device) -> None:
     """Go through the stages of a run, or those that are left of it."""
-    if dist.get_rank() == 0 and _slow_on(device, config.optim.precision):
+    if dist.get_rank() == 0 and slow_on(device, config.optim.precision):
         print(f"{COMMAND}: this CPU has no instructions for bf16; optim.precision=fp32 is faster", file=sys.stderr)
     planned = stages(config)
     with contextlib.ExitStack() as claim:
@@ -65,7 +65,7 @@ def train(config: TrainConfig, device: torch.device) -> None:
                 Trainer(stage, device, resume=goes_on).fit()
 
 
-def _slow_on(device: torch.device, precision: str) -> bool:
+def slow_on(device: torch.device, precision: str) -> bool:
     """Whether a CPU has to compute in bf16 by other means: it has neither AMX, AVX-512 nor NEON for it."""
     return device.type == "cpu" and precision == "bf16" and "bf16" not in CPUINFO.read_text()
 

@@ -7,10 +7,10 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from export.rewrite.upsampling import EarlyConvolution, upsampling_taps
+from export.rewrite.upsampling import EarlyConvolution
 from model.afs import AdaptiveFeatureSelection, Branch
-from model.anchors import on_device
 from model.gin import GIN
+from model.taps import convolve_upsampled
 
 
 def channels_last(network: GIN) -> GIN:
@@ -73,22 +73,13 @@ class EarlyBranch(nn.Module):
 
     def __init__(self, early: EarlyConvolution) -> None:
         super().__init__()
-        self.factor, self.width, self.bias = early.factor, early.width, early.bias
-        self.conv2 = without_bias(early.conv2)
-        weight = early.taps.weight.detach().view(3, self.width, 3, -1)  # (rows, O, columns, I)
-        self.taps = nn.Linear(weight.shape[3], 9 * self.width, bias=False)
-        self.taps.weight = nn.Parameter(weight.permute(2, 0, 1, 3).reshape(9 * self.width, -1).contiguous())
+        self.factor, self.bias, self.conv2 = early.factor, early.bias, without_bias(early.conv2)
+        weight = early.taps.weight.detach().view(3, early.width, 3, -1)  # (rows, O, columns, I)
+        self.taps = nn.Parameter(weight.permute(2, 0, 1, 3).reshape(9 * early.width, -1).contiguous())
 
     def forward(self, features: Tensor) -> Tensor:
         """As `EarlyConvolution.forward`."""
-        B, _, h, w = features.shape
-        rows, columns = (
-            on_device(taps_by_place, features.device, features.dtype, side, side * self.factor) for side in (h, w)
-        )
-        taps = self.taps(features.permute(0, 2, 3, 1)).view(B, h, 3 * w, 3 * self.width)  # (B, h, w and column, ...)
-        wide = (columns @ taps).view(B, h, -1, 3, self.width).transpose(2, 3)  # (B, h, 3, W, O)
-        tall = rows @ wide.reshape(B, 3 * h, -1)  # (B, H, W * O)
-        convolved = (tall.unflatten(2, (-1, self.width)) + self.bias).permute(0, 3, 1, 2)
+        convolved = convolve_upsampled(features, self.taps, self.bias, self.factor)
         return self.conv2(F.leaky_relu(convolved, 0.1))  # type: ignore[no-any-return]
 
 
@@ -97,8 +88,3 @@ def without_bias(convolution: nn.Conv2d) -> nn.Conv2d:
     convolution = copy.deepcopy(convolution)
     convolution.bias = None
     return convolution
-
-
-def taps_by_place(small: int, large: int) -> Tensor:
-    """`upsampling_taps` the other way round, and by place before tap: float64 (large, small * 3)."""
-    return upsampling_taps(small, large).view(3, small, large).permute(2, 1, 0).reshape(large, small * 3).contiguous()

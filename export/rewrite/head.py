@@ -4,13 +4,13 @@ import copy
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.anchors import cell_centres, on_device
 from model.gin import GIN
 from model.head import Head
+from model.taps import taps_inside
 
 
 class SplitConvolution(nn.Module):
@@ -43,15 +43,6 @@ class SplitConvolution(nn.Module):
         centres = on_device(cell_centres, features.device, features.dtype, h, w).permute(2, 0, 1)[None]
         position = F.conv2d(centres, self.of_position, self.bias, padding=1)
         return self.of_map(features) + language + position
-
-
-def taps_inside(height: int, width: int) -> Tensor:
-    """1 where a tap of a 3x3 convolution lies inside the map, 0 in its padding: float64 (9, height * width)."""
-    rows, columns = (
-        torch.tensor([[0 <= place + tap < side for place in range(side)] for tap in (-1, 0, 1)]).double()  # (3, side)
-        for side in (height, width)
-    )
-    return torch.kron(rows, columns)
 
 
 class SplitHead(nn.Module):

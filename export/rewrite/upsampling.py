@@ -1,19 +1,14 @@
-"""AFS branches that go up, with their 3x3 convolution done at the small size.
-
-Bilinear upsampling mixes positions and a 1x1 convolution mixes channels, so they commute. A 3x3 convolution of an
-upsampled map is the sum of nine such 1x1 convolutions, each upsampled and shifted by one position, with zeros from
-beyond the edge. Upsampling and shifting are linear along each axis: a matrix, small and known beforehand.
-"""
+"""AFS branches that go up, with their 3x3 convolution done at the small size: see `model.taps`."""
 
 import copy
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.afs import AdaptiveFeatureSelection, Branch
 from model.anchors import on_device
 from model.gin import GIN
+from model.taps import upsampling_taps
 
 
 class EarlyConvolution(nn.Module):
@@ -42,19 +37,6 @@ class EarlyConvolution(nn.Module):
         tall = wide.transpose(1, 2).reshape(B, self.width, 3 * h, w * self.factor)
         convolved = rows.T @ tall + self.bias[:, None, None]  # (B, O, H, W)
         return F.leaky_relu(self.norm2(self.conv2(F.leaky_relu(self.norm1(convolved), 0.1))), 0.1)
-
-
-def upsampling_taps(small: int, large: int) -> Tensor:
-    """Linear upsampling with aligned corners from `small` to `large` positions, seen by the three taps of a convolution
-    with one zero beyond each end: float64 (3 * small, large)."""
-    places = torch.arange(large, dtype=torch.float64) * ((small - 1) / (large - 1))
-    low = places.floor().clamp(max=max(small - 2, 0)).long()
-    share = places - low
-    matrix = torch.zeros(large + 2, small, dtype=torch.float64)  # a row of zeros beyond each end
-    inner = torch.arange(large) + 1
-    matrix[inner, low] += 1 - share
-    matrix[inner, (low + 1).clamp(max=small - 1)] += share
-    return torch.cat([matrix[tap : tap + large] for tap in range(3)], dim=1).T.contiguous()
 
 
 def convolve_before_upsampling(network: GIN) -> GIN:

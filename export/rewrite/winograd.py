@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from export.rewrite.cells import CellsHead, Sizes
-from export.rewrite.head import SplitConvolution, SplitHead, taps_inside
+from export.rewrite.head import SplitConvolution, SplitHead
 from model.anchors import cell_centres, on_device
 from model.gin import GIN
+from model.taps import taps_inside
 
 TILE = 4  # outputs of a tile along each axis
 PATCH = TILE + 2  # inputs of a tile along each axis
