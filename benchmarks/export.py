@@ -1,4 +1,4 @@
-"""Latency of exported GIN with ResNet-50 against the original formulation: the network as trained, in eager PyTorch.
+"""Latency of exported GIN with ResNet-50 against the original formulation: the network as published, in eager PyTorch.
 
     python benchmarks/export.py [--size PIXELS] [--repeats N] [--record FILE]
 
@@ -43,7 +43,7 @@ WORDS = [f"word{number}" for number in range(2_000)]
 ASKED = [6]  # words of the expression
 WARM_UP = 3  # rounds
 CALIBRATED = 4  # questions; ranges do not change the speed
-ORIGINAL = "PyTorch eager, as trained"
+ORIGINAL = "PyTorch eager, as published"
 TARGETS = {
     "ONNX Runtime, fp32": 0.58,
     "ONNX Runtime, fp32, one more expression": 0.18,

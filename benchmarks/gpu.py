@@ -1,4 +1,4 @@
-"""Latency and rate of GIN with ResNet-50 on a GPU, as trained and rewritten in half precision, run as CUDA graphs.
+"""Latency and rate of GIN with ResNet-50 on a GPU, as published and rewritten in half precision, run as CUDA graphs.
 
     python benchmarks/gpu.py [--size PIXELS] [--repeats N] [--record FILE]
 
@@ -36,7 +36,7 @@ BATCHES = (1, 32)  # images, each with one expression
 ASKED = 6  # words of an expression
 MATRIX = 8_192  # side of the product that gives the matrix rate
 WARM_UP = 3  # runs
-ORIGINAL = "PyTorch eager, as trained, fp32"
+ORIGINAL = "PyTorch eager, as published, fp32"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,7 +115,7 @@ def matrix_rate(repeats: int) -> float:
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     """The table on screen."""
-    table = Table("network", "images", "median ms", "of the matrix rate", "same anchor as trained")
+    table = Table("network", "images", "median ms", "of the matrix rate", "same anchor as published")
     for row in rows:
         table.add_row(
             row["network"],
