@@ -46,8 +46,10 @@ class LayoutServer(Server):
 
     def __init__(self, repository: Path) -> None:
         super().__init__(repository, grpc_port=0, http_port=0, metrics_port=0)
-        names = sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
-        self.selection = Selection(tuple(name for name in names if name != "gin_torchscript"), {})
+
+    def _select(self, *_: object) -> Selection:
+        names = sorted(path.parent.name for path in self.repository.glob("*/config.pbtxt"))
+        return Selection(tuple(name for name in names if name != "gin_torchscript"), {})
 
     def _arguments(self, backends: Path) -> list[str]:
         caches = backends.parent / "caches"

@@ -19,9 +19,9 @@ from serve.log import Log
 from serve.ports import claim, is_loopback, numeric, reachable
 from serve.processes import model_processes
 from serve.question import DIRECT, NoRightAnswer, Unreachable, ask
-from serve.repository import DEFAULT, SERVED, select_models
+from serve.repository import DEFAULT, SERVED, Selection, select_models
 from serve.triton_log import TritonLog
-from serve.versions import Refusals, link_models, split_versions
+from serve.versions import NONE, Refusals, link_models, split_versions
 from serve.workplace import Workplace
 
 __all__ = ["PortInUse", "Server", "ServerError"]
@@ -63,7 +63,7 @@ class Server:
         self.access.check(self.host)
         self.http_host = "127.0.0.1" if self.access.certificate and not is_loopback(self.host) else self.host
         self.verbose, self.trace_url, self.log = verbose, trace_url, log or Log()
-        self.selection = select_models(self.repository)
+        self.selection = self._select()
         self.refused: dict[str, str] = {}  # versions that did not verify, with the reason
         self.program = triton.program()
         self.grpc_port, self.http_port, self.metrics_port = claim(
@@ -221,7 +221,7 @@ class Server:
                 f"Triton cannot work in {workplace.path.parent}, whose path a shell would not take as one word; "
                 "set TMPDIR to another folder"
             )
-        self.selection = select_models(self.repository, unloadable)
+        self.selection = self._select(unloadable)
         self.refused = link_models(self.repository, self.selection.load, self._models, unloadable)
         self._said = TritonLog(self.log, self.verbose)
         self._process = subprocess.Popen(
@@ -239,6 +239,10 @@ class Server:
         )
         assert self._process.stdout is not None
         self._said.follow(self._process.stdout)
+
+    def _select(self, unloadable: Refusals = NONE) -> Selection:
+        """The models to load."""
+        return select_models(self.repository, unloadable)
 
     def _arguments(self, backends: Path) -> list[str]:
         assert self._workplace is not None
