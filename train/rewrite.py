@@ -63,8 +63,7 @@ class AbsorbedKeys(nn.Module):
         diffuse = self.dropout(diffuse.sigmoid())
         if self.transposed_diffusion:
             diffuse = diffuse.view(N, G, h, w).transpose(2, 3).reshape(N, G, h * w)
-        diffused = diffuse.transpose(1, 2).contiguous()[..., None] * value[:, None]  # (N, hw, G, d)
-        diffused = diffused.view(N, h, w, C).permute(0, 3, 1, 2)
+        diffused = (value[..., None] * diffuse[:, :, None]).view(N, C, h, w)
         reasoned = F.leaky_relu(self.norm(features + diffused), 0.1)
         return reasoned, logits.mean(dim=1).view(N, h, w)
 
