@@ -3,7 +3,7 @@
     python benchmarks/operations.py [--size PIXELS] [--record FILE]
 
 Counts convolutions and matrix products on tensors without data. The image part is paid once per image, the expression
-part once per expression. Each row adds a rewriting to those above it; the last is the form that is trained.
+part once per expression. Each row adds a rewriting to those above it; the last is the form that a CPU trains.
 """
 
 import argparse

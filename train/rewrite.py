@@ -1,4 +1,4 @@
-"""Exact rewritings for training: the same parameters under the same names, other operations, a fraction of the work.
+"""Exact rewritings for training: the same parameters under the same names, other operations, two thirds of the work.
 
 What of `export.rewrite` leaves the weights as they are holds for gradients too. Only the order of additions differs.
 """

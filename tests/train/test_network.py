@@ -15,6 +15,7 @@ from model.gin import GIN
 from model.words import Vocabulary
 from train.config import DataConfig, OptimConfig, TrainConfig
 from train.network import build_network
+from train.rewrite import AbsorbedKeys, EarlyBranch, SplitHead
 
 
 def build(checkpoint: Checkpoint, known: Checkpoint | None = None, **settings: Any) -> GIN:
@@ -34,6 +35,14 @@ def frozen(network: GIN) -> set[str]:
 def test_everything_is_trained(checkpoint: Checkpoint) -> None:
     """Every parameter that the loss depends on, which is all of them."""
     assert frozen(build(checkpoint)) == set()
+
+
+def test_a_cpu_trains_less(checkpoint: Checkpoint) -> None:
+    """The rewritten network, whose weights are those of the published one."""
+    network = build(checkpoint)
+    kinds = [type(module) for module in network.modules()]
+    assert [kinds.count(kind) for kind in (EarlyBranch, AbsorbedKeys, SplitHead)] == [3, 3, 1]
+    GIN(network.config, len(checkpoint.vocabulary)).load_state_dict(network.state_dict())
 
 
 @pytest.mark.parametrize(
