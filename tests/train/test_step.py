@@ -15,6 +15,7 @@ from train.config import OptimConfig
 from train.data.dataset import Batch
 from train.network import compile_network
 from train.optimizer import Schedule, build_optimizer
+from train.rewrite import rewrite_for_training
 from train.step import TrainingStep
 
 CPU = torch.device("cpu")
@@ -77,9 +78,13 @@ def test_a_step_moves_the_weights(checkpoint: Checkpoint, precision: str) -> Non
     assert all(tensor.dtype == torch.float32 for tensor in network.parameters())
 
 
-def test_a_compiled_step(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_a_compiled_step(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch, rewritten: bool) -> None:
     """It is the same step, and what is compiled is so in one piece."""
     network, compiled = make_network(checkpoint), make_network(checkpoint)
+    if rewritten:
+        rewrite_for_training(network)
+        rewrite_for_training(compiled)
     compiler, seen = torch.compile, []
 
     def compile_in_one(function: Any) -> Any:
