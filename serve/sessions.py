@@ -1,10 +1,11 @@
 """ONNX Runtime sessions as a Triton configuration asks for them, under the names of NVIDIA's own backend."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
+
+from serve.cores import cores
 
 onnxruntime.disable_telemetry_events()  # a server tells nobody what it does
 
@@ -24,7 +25,6 @@ SPINNING = {
     "session.intra_op.spin_duration_us": "50",
     "session.force_spinning_stop": "1",
 }
-CPUS = Path("/sys/devices/system/cpu")
 THREADS = {"intra_op_thread_count": "intra_op_num_threads", "inter_op_thread_count": "inter_op_num_threads"}
 LEVELS = {  # of NVIDIA's `optimization { graph { level } }`
     -1: onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -84,8 +84,8 @@ def open_session(
 def make_options(path: Path, config: dict[str, Any]) -> onnxruntime.SessionOptions:
     """Thread counts and optimization level. Raises CannotOpen."""
     options = onnxruntime.SessionOptions()
-    # As many as ONNX Runtime would take by itself, but those it would pin to cores, and whoever runs on the core of one
-    # would wait for it while another core is idle.
+    # ONNX Runtime's own would be pinned to cores, and whoever runs on the core of one would wait for it while another
+    # core is idle.
     options.intra_op_num_threads = cores()
     for name, value in (SPINNING | SHARED_ARENA).items():
         options.add_session_config_entry(name, value)
@@ -127,15 +127,6 @@ def choose_providers(path: Path, config: dict[str, Any], device: int | None) -> 
     if device is not None:
         providers.append(("CUDAExecutionProvider", {"device_id": str(device), **CUDA}))
     return [*providers, ("CPUExecutionProvider", {})]
-
-
-def cores() -> int:
-    """Cores that this process may use; hyper-threads of one core count once."""
-    usable = os.sched_getaffinity(0)
-    try:
-        return len({(CPUS / f"cpu{number}/topology/thread_siblings_list").read_text() for number in usable})
-    except OSError:  # a sandbox without it
-        return len(usable)
 
 
 def parameter(config: dict[str, Any], name: str, default: str = "") -> str:

@@ -27,7 +27,8 @@ from serve.answering.network import AT_ONCE, Network
 from serve.answering.outputs import PRESENCE, Outputs, check_top
 from serve.answering.room import Room
 from serve.answering.strings import read_strings
-from serve.sessions import CannotOpen, cores, parameter
+from serve.cores import cores
+from serve.sessions import CannotOpen, parameter
 
 VOCABULARY = "vocabulary.json"
 Number = TypeVar("Number", int, float)

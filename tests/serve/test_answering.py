@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import struct
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,14 +16,14 @@ from PIL import Image, ImageOps
 
 from model.checkpoint import Checkpoint
 from model.preparation import InvalidInput, Preparation
-from serve import sessions
 from serve.answering.answerer import Answer, Answerer
 from serve.answering.batches import Batches
 from serve.answering.features import Features, Seen
 from serve.answering.network import EXPRESSION, Network
 from serve.answering.room import Room
 from serve.answering.strings import read_strings
-from serve.sessions import CannotOpen, choose_providers, cores, make_options, open_session
+from serve.cores import cores
+from serve.sessions import CannotOpen, choose_providers, make_options, open_session
 from tests.serve.test_answers import encoded, in_pytorch
 
 
@@ -236,18 +235,6 @@ def test_session_options() -> None:
     ):
         with pytest.raises(CannotOpen, match=named):
             make_options(Path("f"), configured(text))
-
-
-def test_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that the process may use; hyper-threads of one core count once, but only where that can be read."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
-    monkeypatch.setattr(sessions, "CPUS", tmp_path)
-    assert cores() == 3
-    for number, siblings in enumerate(("0,2", "1", "0,2")):
-        topology = tmp_path / f"cpu{number}/topology"
-        topology.mkdir(parents=True)
-        (topology / "thread_siblings_list").write_text(f"{siblings}\n")
-    assert cores() == 2
 
 
 def test_providers() -> None:

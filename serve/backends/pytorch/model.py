@@ -23,6 +23,7 @@ try:
 except ImportError:
     raise pb_utils.TritonModelException("TorchScript files need PyTorch; run `pip install torch`") from None
 
+from serve.cores import cores  # noqa: E402
 from serve.network_model import NetworkModel  # noqa: E402
 from serve.sessions import parameter  # noqa: E402
 
@@ -39,6 +40,7 @@ class TritonPythonModel(NetworkModel):
         config = json.loads(args["model_config"])
         name = config.get("default_model_filename") or "model.pt"
         path = Path(args["model_repository"]) / args["model_version"] / name
+        torch.set_num_threads(cores())
         for key, set_threads in THREADS.items():
             if parameter(config, key):
                 set_threads(int(parameter(config, key)))
