@@ -51,13 +51,14 @@ def changed(path: Path, changes: dict[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def balancer(replicas: list[Server], tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, Path]]:
-    """nginx with the committed configuration, only with addresses and files of this test: its port and certificate."""
+    """nginx with the committed configuration, only with addresses and files of this test: its port and certificate.
+    Debian's does not know `resolve`."""
     folder, port = tmp_path_factory.mktemp("balancer"), free_port()
     make = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost"
     files = ["-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "tls.key", "-out", folder / "tls.crt"]
     subprocess.run(["openssl", *make.split(), *files], check=True, capture_output=True)
     places = {"listen 8443": f"listen 127.0.0.1:{port}", "/etc/gin": str(folder), "/tmp/nginx": f"{folder}/nginx"}
-    servers = {f"gin-{n}:8001": f"127.0.0.1:{replica.grpc_port}" for n, replica in enumerate(replicas)}
+    servers = {f"gin-{n}:8001 resolve": f"127.0.0.1:{replica.grpc_port}" for n, replica in enumerate(replicas)}
     text = changed(DEPLOY / "nginx.conf", places)
     (folder / "nginx.conf").write_text(f"user root;\n{text}" if os.getuid() == 0 else text)
     (folder / "replicas.conf").write_text(changed(DEPLOY / "replicas-compose.conf", servers))
