@@ -30,6 +30,7 @@ from train.data.annotations import ImageFolder, InvalidData, Row, read_table, re
 from train.data.check import check_annotations, check_rows
 from train.data.loading import evaluation_loader
 from train.evaluation import evaluate
+from train.network import move
 from train.progress import track
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -115,7 +116,8 @@ def ask(checkpoint: Checkpoint, rows: list[Row], workers: int) -> np.ndarray:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = [dataclasses.replace(row, number=place) for place, row in enumerate(rows)]
     loader = evaluation_loader(rows, checkpoint.preparation, workers)
-    answers = evaluate(checkpoint.network().to(device), track(loader, "asking: batch", len(loader)), device)
+    shown = track(loader, "asking: batch", len(loader))
+    answers = evaluate(move(checkpoint.network(), device), shown, device)
     return answers.scores.numpy()
 
 

@@ -31,6 +31,7 @@ from train.data.annotations import InvalidData, Row, read_boxes, read_table
 from train.data.check import check_annotations
 from train.data.loading import evaluation_loader
 from train.evaluation import Answers, Scores, breakdown, evaluate
+from train.network import move
 from train.predictions import Prediction, read_predictions, score_predictions, write_predictions
 from train.processes import by_first_rank, process_group
 from train.progress import track
@@ -113,7 +114,7 @@ def _ask(arguments: argparse.Namespace) -> None:
             _report_unknown_words(rows, checkpoint.preparation)
         loader = evaluation_loader(rows, checkpoint.preparation, arguments.workers)
         shown = track(loader, "evaluating: batch", len(loader), first)
-        answers = evaluate(checkpoint.network().to(device), shown, device)
+        answers = evaluate(move(checkpoint.network(), device), shown, device)
         if first:
             _print_breakdown("words", breakdown(answers, by_length(answers)))
             _print_breakdown("category", breakdown(answers, categories))
