@@ -1,12 +1,13 @@
 """`python -m serve --reload`: have a running server serve the newest versions of its models."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from serve.errors import RepositoryError, ServerError
 from serve.models import load, loaded_versions
-from serve.question import NoRightAnswer, Unreachable, ask
+from serve.question import NoRightAnswer, Overloaded, Unreachable, ask
 from serve.repository import SERVED, select_models
 from serve.versions import link_models
 from serve.workplace import leave_note, running
@@ -50,7 +51,8 @@ def _load_newest(folder: Path, facts: dict[str, Any]) -> Reloaded:
         # `gin` first: its parts are then loaded with it and replaced together.
         for name in sorted(selection.load, key=lambda name: name != SERVED):
             load(facts["url"], name, headers)
-        ask(facts["url"], 60)
+        with contextlib.suppress(Overloaded):  # by others, whom it answers
+            ask(facts["url"], 60)
         return Reloaded(loaded_versions(facts["url"], headers), refused)
     except Unreachable as error:
         raise ServerError(f"the server ended while it loaded the newest versions: {error}") from None

@@ -18,7 +18,7 @@ from serve.errors import CannotLoad, PortInUse, ServerError
 from serve.log import Log
 from serve.ports import claim, is_loopback, numeric, reachable
 from serve.processes import model_processes
-from serve.question import DIRECT, NoRightAnswer, Unreachable, ask
+from serve.question import DIRECT, NoRightAnswer, Overloaded, Unreachable, ask
 from serve.repository import DEFAULT, SERVED, Selection, select_models
 from serve.triton_log import TritonLog
 from serve.versions import NONE, Refusals, link_models, split_versions
@@ -291,6 +291,8 @@ class Server:
         self._workplace.record(repository=str(self.repository), **facts)
         try:
             ask(self.url, max(deadline - time.monotonic(), 1))
+        except Overloaded:  # by others, who ask as soon as the ports are open
+            pass
         except NoRightAnswer as error:
             raise ServerError(f"the server started but cannot answer: {error}") from None
 

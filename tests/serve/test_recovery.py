@@ -33,7 +33,7 @@ from serve.log import Log
 from serve.models import loaded_versions
 from serve.probe import main as probe
 from serve.processes import command_line, model_processes
-from serve.question import Silent, Unreachable
+from serve.question import Overloaded, Silent, Unreachable
 from serve.reload import reload
 from serve.supervisor import PATIENCE as PATIENCE_IN_QUESTIONS
 from serve.supervisor import Supervisor
@@ -356,6 +356,14 @@ def test_load_is_not_a_hang(repository: Path, jpeg: bytes, monkeypatch: pytest.M
         metrics = health.metrics()
     assert re.search(rf'outcome="overloaded"\}} {PATIENCE_IN_QUESTIONS + 1}\b', metrics)
     assert 'gin_recoveries_total{what="server"} 0' in metrics
+
+
+def test_overload_is_no_failure(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where others fill the queue before the first question comes, the server has started, and has loaded anew."""
+    for module in ("server", "reload"):
+        monkeypatch.setattr(f"serve.{module}.ask", Mock(side_effect=Overloaded("maximum queue size reached")))
+    with Server(repository, grpc_port=0, http_port=0, metrics_port=0) as server:
+        assert reload(server.grpc_port).versions["gin"] == "1"
 
 
 def test_fewer_processes_after_reloading(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
