@@ -75,9 +75,11 @@ class Counts:
             self._seconds["gin_waiting_duration_us"] += begun - prepared
 
     def end(self) -> None:
-        """Tell the last of it."""
+        """Tell the last of it, and that nothing is left: Triton shows what was told without the process too."""
         self._ended.set()
         self._thread.join()
+        for name in GAUGES:
+            self._metrics[name].set(0)
 
     def _keep_telling(self) -> None:
         while not self._ended.wait(PERIOD):

@@ -24,6 +24,7 @@ from serve import Server
 from serve.health import Health
 from serve.log import Log, collapse
 from serve.question import DIRECT
+from serve.reload import reload
 from tests.serve.conftest import QUESTION
 
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
@@ -82,6 +83,29 @@ def test_each_process_counts_for_itself(repository: Path, tmp_path: Path) -> Non
         with DIRECT.open(server.metrics_url, timeout=10) as response:
             text = response.read().decode()
     assert len(re.findall(r"^gin_cache_bytes\{", text, re.MULTILINE)) == 2
+
+
+def test_a_version_that_is_gone_keeps_nothing(repository: Path, jpeg: bytes, tmp_path: Path) -> None:
+    """What it said of its memory would stay on the server's page for ever."""
+    model = shutil.copytree(repository, tmp_path / "triton_repo") / "gin"
+
+    def kept() -> dict[str, float]:
+        with DIRECT.open(server.metrics_url, timeout=10) as response:
+            text = response.read().decode()
+        found = re.findall(r'^gin_cache_bytes\{.*version="(\d)".*\} (\S+)$', text, re.MULTILINE)
+        return {version: float(size) for version, size in found}
+
+    with Server(model.parent, grpc_port=0, http_port=0, metrics_port=0) as server:
+        with Client(f"{server.address}:{server.grpc_port}") as client:
+            client.ground(jpeg, QUESTION)
+        time.sleep(1)  # the server tells twice a second
+        assert kept()["1"] > 0
+        shutil.copytree(model / "1", model / "2")
+        reload(server.grpc_port)
+        deadline = time.monotonic() + 30
+        while kept()["1"] and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert kept()["1"] == 0
 
 
 @pytest.fixture
