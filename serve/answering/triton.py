@@ -7,6 +7,7 @@ and who was taken in is answered soon. To wait here would keep Triton from sendi
 """
 
 import json
+import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -38,7 +39,8 @@ pb_utils.deserialize_bytes_tensor = read_strings  # the stub takes it from there
 
 @dataclass(frozen=True)
 class Asked:
-    """A request that was taken in. wanted: outputs to send. top: boxes for each expression. taken, prepared: when."""
+    """A request that was taken in. wanted: outputs to send. top: boxes for each expression. taken, prepared: when.
+    until: when its caller gives up."""
 
     sender: Any
     wanted: list[str]
@@ -46,6 +48,7 @@ class Asked:
     question: Question
     taken: float
     prepared: float
+    until: float
 
 
 class TritonPythonModel:
@@ -101,7 +104,8 @@ class TritonPythonModel:
             top = pb_utils.get_input_tensor_by_name(request, "TOP_K")
             top = top and top.as_numpy()
             wanted = list(request.requested_output_names())
-            self.threads.submit(self._prepare, sender, wanted, image[0], expressions, top, taken)
+            until = taken + (request.timeout() / 1e6 or math.inf)
+            self.threads.submit(self._prepare, sender, wanted, image[0], expressions, top, taken, until)
 
     def finalize(self) -> None:
         """Triton calls this when all requests have been answered."""
@@ -116,6 +120,7 @@ class TritonPythonModel:
         expressions: Sequence[bytes],
         top: np.ndarray | None,
         taken: float,
+        until: float,
     ) -> None:
         try:
             count = check_top(top)
@@ -127,16 +132,17 @@ class TritonPythonModel:
             message = f"preparing the inputs failed: {type(error).__name__}"
             self._refuse(sender, "failed", message, pb_utils.TritonError.INTERNAL)
         else:
-            self.batches.put(Asked(sender, wanted, count, question, taken, time.perf_counter()))
+            self.batches.put(Asked(sender, wanted, count, question, taken, time.perf_counter(), until))
 
     def _answer(self, batch: list[Asked]) -> None:
-        for asked in [asked for asked in batch if asked.sender.is_cancelled()]:
+        begun = time.perf_counter()
+        # Over HTTP Triton does not notice that a caller has left, so what it says of its patience counts.
+        for asked in [asked for asked in batch if asked.until < begun or asked.sender.is_cancelled()]:
             batch.remove(asked)
-            message = "the request was cancelled"
+            message = "the request was cancelled, or its time is over"
             self._refuse(asked.sender, "cancelled", message, pb_utils.TritonError.CANCELLED)
         if not batch:
             return
-        begun = time.perf_counter()
         try:
             answers = self.answerer.answer([asked.question for asked in batch])
             responses = [self._response(asked, answer) for asked, answer in zip(batch, answers, strict=True)]

@@ -77,6 +77,16 @@ def assert_refused(url: str, inputs: list[triton.InferInput], culprit: str) -> N
         assert inside not in message
 
 
+def test_nobody_works_for_a_caller_that_has_given_up(url: str, jpeg: bytes) -> None:
+    """What it says of its patience counts, for over HTTP Triton does not notice that it has left."""
+    inputs = [strings("IMAGE", [jpeg]), strings("EXPRESSION", [b"star"])]
+    with (
+        triton.InferenceServerClient(url) as connection,
+        pytest.raises(InferenceServerException, match="CANCELLED.*its time is over"),
+    ):
+        connection.infer("gin", inputs, timeout=1)  # microseconds
+
+
 BAD: dict[str, tuple[str, Callable[[bytes], Sequence[bytes]], Sequence[bytes]]] = {
     "text": ("IMAGE", lambda jpeg: [b"hello"], [b"star"]),
     "nothing": ("IMAGE", lambda jpeg: [b""], [b"star"]),
