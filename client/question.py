@@ -1,6 +1,7 @@
 """One picture and the expressions about it, in the form the server takes; its arrays, read as answers."""
 
 import os
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from client.shared import Place
 
 ANY = -1  # a size that the server chooses
+_TYPES = {"FOUND": np.bool_, "UNKNOWN": np.object_}  # of outputs that are not float32
 
 
 @dataclass(frozen=True)
@@ -71,14 +73,14 @@ class Question:
         """The outputs of an InferResult by name. Raises ServerFailed if they cannot be read."""
         try:
             return {name: result.as_numpy(name) for name in self.outputs}
-        except ValueError as error:
+        except (ValueError, struct.error) as error:  # the latter of strings that are cut off
             raise ServerFailed(f"the server's answer cannot be read: {error}") from None
 
     def answers(self, arrays: Mapping[str, Array | None], seconds: float) -> Answers:
         """From the arrays by name. Raises ServerFailed if they are not what was asked for."""
         boxes, scores = self._checked(arrays, "BOX", 4), self._checked(arrays, "SCORE")
-        presences, found = self._checked(arrays, "PRESENCE", finite=False), self._checked(arrays, "FOUND")
-        unknown = self._checked(arrays, "UNKNOWN", finite=False)
+        presences, found = self._checked(arrays, "PRESENCE"), self._checked(arrays, "FOUND")
+        unknown = self._checked(arrays, "UNKNOWN")
         maps: list[Array | None] = [None] * len(self.expressions)
         if "ATTENTION" in self.outputs:
             maps = list(self._checked(arrays, "ATTENTION", ANY, ANY))
@@ -102,19 +104,20 @@ class Question:
         ]
         return Answers(groundings, seconds)
 
-    def _checked(self, arrays: Mapping[str, Array | None], name: str, *sizes: int, finite: bool = True) -> Array:
-        """An output with a row of these sizes for each expression."""
-        array, shape = arrays[name], (len(self.expressions), *sizes)
-        fits = array is not None and array.ndim == len(shape) and array.size > 0
+    def _checked(self, arrays: Mapping[str, Array | None], name: str, *sizes: int) -> Array:
+        """An output of its type with a row of these sizes for each expression; numbers but for PRESENCE are finite."""
+        array, shape, kind = arrays[name], (len(self.expressions), *sizes), np.dtype(_TYPES.get(name, np.float32))
         if (
             array is None
-            or not fits
+            or array.dtype != kind
+            or array.size == 0
+            or array.ndim != len(shape)
             or any(size not in (ANY, real) for size, real in zip(shape, array.shape, strict=True))
         ):
-            got = "none" if array is None else f"{array.shape}"
+            got = "none" if array is None else f"{array.dtype} {array.shape}"
             wanted = str(shape).replace(str(ANY), "any")
-            raise ServerFailed(f"the server's answer is wrong: expected {name} of shape {wanted}, got {got}")
-        if finite and not np.isfinite(array).all():
+            raise ServerFailed(f"the server's answer is wrong: expected {name} as {kind} {wanted}, got {got}")
+        if kind == np.float32 and name != "PRESENCE" and not np.isfinite(array).all():
             raise ServerFailed(f"the server's answer is wrong: {name} is not finite")
         return array
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_http import running_http
-from fake_kserve import CODE, FakeServer, answering, box_of, failing, silence
+from fake_kserve import CODE, FakeServer, answer, answering, box_of, failing, silence
 from ways import Way
 
 from client import Busy, Client, GroundingError, Refused, ServerFailed, TimedOut, Unreachable
@@ -228,9 +228,29 @@ def test_a_page_is_no_answer(page: str) -> None:
             "UNKNOWN": np.array([b""], "O"),
         },
         {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2)},
+        *(
+            {"BOX": np.zeros((2, 4)), "SCORE": np.zeros(2), "ATTENTION": np.ones((2, 3, 4)), **other_type}
+            for other_type in (
+                {"BOX": np.full((2, 4), b"", "O")},
+                {"PRESENCE": np.full(2, b"", "O")},
+                {"FOUND": np.full(2, b"", "O")},
+                {"UNKNOWN": np.zeros(2)},
+            )
+        ),
     ],
 )
 def test_an_answer_that_is_not_boxes_is_the_servers_failure(way: Way, arrays: dict) -> None:
     way.server.script = [answering(arrays)]
     with way.connect(way.server.url) as client, pytest.raises(ServerFailed, match="answer"):
         client.ground(b"x", ["a", "b"], attention=True)
+
+
+def test_strings_that_are_cut_off_are_the_servers_failure(way: Way) -> None:
+    def cut(server: FakeServer, context: Any) -> Any:
+        response = answer(server, context)
+        response.raw_output_contents[[output.name for output in response.outputs].index("UNKNOWN")] = b"\xff\0"
+        return response
+
+    way.server.script = [cut]
+    with way.connect(way.server.url) as client, pytest.raises(ServerFailed, match="cannot be read"):
+        client.ground(b"x", "a")
