@@ -7,7 +7,6 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,18 +27,24 @@ _PARTING = 2.0  # seconds, at most, for a camera's last frame to come
 class Frame:
     """number: its place among the frames, from 0. seconds: since the first one. arrived: by time.monotonic.
 
-    pixel: width of a pixel by its height.
+    pixel: width of a pixel by its height. Threads may share it.
     """
 
     def __init__(self, number: int, seconds: float, decoded: VideoFrame, pixel: Fraction) -> None:
         self.number, self.seconds, self.arrived = number, seconds, time.monotonic()
         self._decoded, self._pixel = decoded, pixel
+        self._image: Image.Image | None = None
+        self._making = threading.Lock()  # FFmpeg dies of two threads that convert the same frame
 
-    @cached_property
+    @property
     def image(self) -> Image.Image:
         """RGB as a person sees it, upright and with square pixels. Made when it is first asked for."""
-        picture: Image.Image = self._decoded.to_image(width=round(self._decoded.width * self._pixel) or 1)
-        return picture.rotate(round(self._decoded.rotation / 90) * 90, expand=True)  # both count counterclockwise
+        with self._making:
+            if self._image is None:
+                picture: Image.Image = self._decoded.to_image(width=round(self._decoded.width * self._pixel) or 1)
+                quarters = round(self._decoded.rotation / 90)  # counterclockwise, as Pillow counts
+                self._image = picture.rotate(quarters * 90, expand=True)
+            return self._image
 
 
 class Source(ABC):

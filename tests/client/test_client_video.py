@@ -12,9 +12,11 @@ import threading
 import time
 import wave
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import Mock
 
 import grpc
 import pytest
@@ -25,7 +27,7 @@ from tritonclient.grpc import service_pb2
 
 from client.errors import Refused
 from client.video import command
-from client.video.source import Camera, File, open_source
+from client.video.source import Camera, File, Frame, open_source
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +67,23 @@ def test_frames_that_are_passed_over_are_written(
     assert (len(frames), rate) == (COUNT, RATE)
     assert times == pytest.approx([n / RATE for n in range(COUNT)], abs=1e-4)
     assert min(map(orange, frames)) > 100
+
+
+def test_threads_share_a_frame() -> None:
+    """The one that asks and the one that draws convert it once: FFmpeg dies of two that do so at the same time."""
+    together = threading.Barrier(2)
+
+    def convert(width: int) -> Image.Image:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(0.5)  # for another one in here
+        return Image.new("RGB", (width, 4))
+
+    decoded = Mock(width=8, rotation=0, to_image=Mock(side_effect=convert))
+    frame = Frame(0, 0.0, decoded, Fraction(1))
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda frame: frame.image, [frame] * 2)
+    assert first is second
+    assert decoded.to_image.call_count == 1
 
 
 def test_what_was_done_is_kept_when_the_server_breaks(
