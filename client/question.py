@@ -46,8 +46,12 @@ class Question:
             raise Refused(f"expected a number of boxes from 1 to what the server allows, got {top!r}")
         if isinstance(image, str | os.PathLike) and not os.path.isfile(image):
             image = data
-        more = ("TOP_BOX", "TOP_SCORE") * (top > 1) + ("ATTENTION",) * attention
-        return cls(image, data, asked, encoded, top, ("BOX", "SCORE", "PRESENCE", "FOUND", "UNKNOWN", *more))
+        outputs = ["BOX", "SCORE", "PRESENCE", "FOUND", "UNKNOWN"]
+        if top > 1:
+            outputs += ["TOP_BOX", "TOP_SCORE"]
+        if attention:
+            outputs += ["ATTENTION"]
+        return cls(image, data, asked, encoded, top, tuple(outputs))
 
     def at(self, place: "Place") -> "Question":
         """The same with its picture in shared memory."""

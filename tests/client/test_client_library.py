@@ -49,13 +49,15 @@ def test_attention_comes_only_when_asked_for(way: Way) -> None:
         assert (grounding.attention == n).all()
 
 
+@pytest.mark.filterwarnings("error::DeprecationWarning:client")
 def test_the_next_best_boxes_come_only_when_asked_for(way: Way) -> None:
     with way.connect(way.server.url) as client:
         found = client.ground(b"x", ["a", "b"], top_k=3)
         for wrong in (0, 1.5, "3"):
             with pytest.raises(Refused, match=f"got {wrong!r}"):
                 client.ground(b"x", "a", top_k=wrong)
-    assert way.server.asked[0].top == 3
+        client.ground(b"x", "a", top_k=np.int64(2), attention=np.bool_(True))
+    assert [asked.top for asked in way.server.asked] == [3, 2]
     for n, grounding in enumerate(found):
         assert grounding.others == (Candidate(box_of(n + 1), pytest.approx(score_of(n + 1))),)  # the fake has no third
 
