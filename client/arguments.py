@@ -12,7 +12,7 @@ from typing import NoReturn, TextIO
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 from client.errors import GroundingError, Refused
-from client.library import DEFAULT_IN_FLIGHT, DEFAULT_MODEL, DEFAULT_TIMEOUT, DEFAULT_URL, Client, Tls
+from client.library import DEFAULT_IN_FLIGHT, DEFAULT_MODEL, DEFAULT_TIMEOUT, DEFAULT_URL, Client, Tls, check_timeout
 
 OK, FAILED, BAD_INPUT, STOPPED = 0, 1, 2, 130
 EXIT_CODES = (
@@ -115,12 +115,11 @@ def say(command: str, message: str, status: int) -> int:
 def positive(text: str) -> float:
     """A number of seconds."""
     try:
-        value = float(text)
+        return check_timeout(float(text))
     except ValueError:
-        value = 0.0
-    if not 0 < value < 86400:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0 and below a day, got {text!r}")
-    return value
+        raise argparse.ArgumentTypeError(
+            f"expected a number of seconds above 0 and below a day, got {text!r}"
+        ) from None
 
 
 def count(text: str) -> int:

@@ -1,6 +1,5 @@
 """The library: `Client` asks a Triton server that serves `gin` or a variant of it, over gRPC or HTTP."""
 
-import math
 import os
 import time
 from collections import deque
@@ -54,7 +53,7 @@ class Client:
     (`python -m serve --unrestricted shared-memory`), else calls raise Refused. For one server, not for replicas.
     model: which one to ask, of those that the server serves; a variant such as `gin_int8` takes and answers the same.
 
-    Raises ValueError for what is no address, a timeout that is not a positive number or unusable certificates.
+    Raises ValueError for what is no address, a timeout that is not above 0 and below a day or unusable certificates.
     """
 
     def __init__(
@@ -190,9 +189,9 @@ class Client:
 
 
 def check_timeout(timeout: float) -> float:
-    """`timeout` itself if it is a positive number; else ValueError."""
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise ValueError(f"expected a timeout in seconds above 0, got {timeout}")
+    """`timeout` itself if it is above 0 and below a day; else ValueError. In 300 years gRPC's clock is past its end."""
+    if not 0 < timeout < 86_400:
+        raise ValueError(f"expected a timeout in seconds above 0 and below a day, got {timeout}")
     return timeout
 
 
