@@ -130,18 +130,17 @@ def count(text: str) -> int:
     return value
 
 
-def writable_file(path: Path, suffixes: Iterable[str] | None = None) -> Path:
-    """`path` itself if a file can be written there, found out before the server is asked. Raises Refused if not."""
+def writable_file(path: Path, suffixes: Iterable[str] | None = None) -> None:
+    """Raises Refused unless a file can be written there, before the server is asked."""
     if path.is_dir():
         raise Refused(f"{path} is a folder: give a file name")
     if suffixes is not None and path.suffix.lower() not in suffixes:
         raise Refused(f"expected a name ending in {', '.join(suffixes)}, got {str(path)!r}")
     writable_folder(path.parent)
-    return path
 
 
-def writable_folder(path: Path) -> Path:
-    """`path` itself if files can be written into it. Raises Refused if not."""
+def writable_folder(path: Path) -> None:
+    """Raises Refused unless files can be written into `path`."""
     if not path.is_dir():
         raise Refused(f"no folder {path}: make it first")
     try:
@@ -149,4 +148,3 @@ def writable_folder(path: Path) -> Path:
             pass
     except OSError as error:
         raise Refused(f"cannot write into {path}: {error.strerror}") from None
-    return path

@@ -159,7 +159,8 @@ def _targets(images: list[str], save: Path | None, alone: bool) -> list[Path | N
     if save is None:
         return [None] * len(images)
     if alone and save.suffix.lower() in draw.FORMATS and not save.is_dir():
-        targets = [arguments.writable_file(save)]
+        arguments.writable_file(save)
+        targets = [save]
     else:
         if not save.is_dir():
             if save.suffix or os.path.lexists(save):
