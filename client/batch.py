@@ -134,8 +134,6 @@ def _claimed(path: Path) -> Iterator[None]:
 
 def _resume(path: Path, questions: list[Asked]) -> list[dict[str, Any]]:
     """The answers that are there already; half a line at the end, of a run that was killed, is cut off."""
-    if not path.exists():
-        return []
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     try:
