@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace, parser: arguments.Parser) -> int:
     alone = images == args.words[:1]
     targets = _targets(images, args.save, alone)
     # Ctrl-C ends the reading of a pipe that nobody writes to only in this thread.
-    questions = ((file_bytes(image) if alone else image, expressions) for image in images)
+    questions = ((file_bytes(image) if alone or _is_pipe(image) else image, expressions) for image in images)
     table = _Table([] if alone else images, expressions)
     quiet = alone or sys.stdout.isatty()  # the answers themselves show how far it is
     status, said = arguments.OK, ""
@@ -152,6 +152,11 @@ def _matching(pattern: str) -> list[str]:
     if not matching:
         raise Refused(f"no file matches {pattern!r}")
     return matching
+
+
+def _is_pipe(image: str) -> bool:
+    """Or a terminal, or another device."""
+    return os.path.exists(image) and not os.path.isfile(image)
 
 
 def _targets(images: list[str], save: Path | None, alone: bool) -> list[Path | None]:

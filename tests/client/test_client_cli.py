@@ -362,6 +362,18 @@ def test_an_interrupt_is_one_line(server: FakeServer, image: Path) -> None:
     assert asking.returncode == 130
 
 
+def test_an_interrupt_ends_the_reading_of_a_pipe(server: FakeServer, image: Path) -> None:
+    """Among several images too."""
+    pipe = image.with_name("pipe")
+    os.mkfifo(pipe)
+    words = command(pipe, image, "a", "--url", server.url)
+    asking = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with pipe.open("wb"):  # once it is being read
+        asking.send_signal(signal.SIGINT)
+        assert asking.communicate(timeout=30) == ("", "python -m client: stopped\n")
+    assert asking.returncode == 130
+
+
 def test_a_server_that_dies_meanwhile_is_one_line(image: Path) -> None:
     with running(FakeServer(script=[silence])) as fake:
         words = command(image, "a", "--url", fake.url, "--timeout", "30")
