@@ -13,8 +13,8 @@ def numeric(host: str) -> str:
         if not host:
             raise OSError(0, "no address given")  # the resolver would take it for every address
         return socket.gethostbyname(host)
-    except OSError as error:
-        raise PortInUse(f"cannot listen on {host!r}: {error.strerror}") from None
+    except (OSError, UnicodeError) as error:  # the latter of a name that is none
+        raise PortInUse(f"cannot listen on {host!r}: {getattr(error, 'strerror', error)}") from None
 
 
 def cannot_listen(host: str, port: int, option: str, error: OSError) -> PortInUse:

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with DIRECT.open(url, timeout=5) as response:
             print(response.read().decode().strip())
             return 0
-    except (OSError, HTTPException) as error:
+    except (OSError, HTTPException, UnicodeError) as error:  # the last of a name that is none
         text = error.read().decode().strip() if hasattr(error, "read") else str(getattr(error, "reason", error))
         text = "it does not speak HTTP" if isinstance(error, HTTPException) else text
         print(f"python -m serve.probe: {text}", file=sys.stderr)

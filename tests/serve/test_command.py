@@ -133,7 +133,7 @@ def test_host_name_and_proxy(repository: Path, tmp_path: Path) -> None:
         assert re.match(r"ready: model gin at grpc://127\.0\.0\.1:\d+, http://127\.0\.0\.1:\d+", line)
 
 
-@pytest.mark.parametrize("host", ["", "nobody.invalid", "192.0.2.1", "::1"])
+@pytest.mark.parametrize("host", ["", "nobody.invalid", "a..b", "192.0.2.1", "::1"])
 def test_impossible_host(repository: Path, host: str) -> None:
     """A host that is no IPv4 address of this machine is named in one line; exit code 2."""
     done = refused("--repository", repository, "--insecure", "--host", host)

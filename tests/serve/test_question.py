@@ -53,6 +53,12 @@ def test_strangers(stranger: int, request: pytest.FixtureRequest, capsys: pytest
         assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+def test_probe_of_a_name_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """As with any other host that is not there."""
+    assert probe(["--host", "a..b"]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
 def test_unloading_behind_a_load_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up sooner than a load is: the server must be started again."""
     assert models.UNLOADING < models.LOADING
