@@ -83,18 +83,12 @@ class Access:
 
     def grpc_flags(self) -> list[str]:
         """Triton's flags for encryption."""
-        if not self.certificate:
+        if not (self.certificate and self.private_key):  # `check` has refused one without the other
             return []
-        flags = [f"--grpc-server-cert={self.certificate.resolve()}", f"--grpc-server-key={self.private_key_path}"]
+        flags = [f"--grpc-server-cert={self.certificate.resolve()}", f"--grpc-server-key={self.private_key.resolve()}"]
         if self.client_authority:
             return ["--grpc-use-ssl-mutual=true", *flags, f"--grpc-root-cert={self.client_authority.resolve()}"]
         return ["--grpc-use-ssl=true", *flags]
-
-    @property
-    def private_key_path(self) -> Path:
-        """The private key's file, for a certificate that was given."""
-        assert self.private_key is not None
-        return self.private_key.resolve()
 
     def key_flags(self) -> list[str]:
         """Triton's flags for what needs the key."""
