@@ -180,13 +180,19 @@ class Server:
         return self._workplace.take_notes() if self._workplace else []
 
     def stop(self) -> None:
-        """End the server and everything that it started; remove what it left."""
-        self._said.shown = False
+        """End the server when it has answered what it was asked, and all that it started; remove what it left."""
         if self._process is not None:
+            self._said.shown = False
             self._process.terminate()
             self._wait_for_end(self._process)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the server at once, and all that it started; remove what it left."""
+        self._said.shown = False
+        if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)  # stubs that outlived it
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             with contextlib.suppress(ChildProcessError):  # until none is left of those that became this one's children,
                 while os.waitpid(-self._process.pid, 0):  # as all orphans of a container do

@@ -14,6 +14,7 @@ from serve.health import Health
 from serve.models import answered_requests, instances, loaded_versions, unload
 from serve.processes import command_line, living_children, model_processes
 from serve.question import NoRightAnswer, Overloaded, Silent, ask
+from serve.repository import SERVED
 from serve.server import Server
 from serve.triton import TritonMissing
 
@@ -46,20 +47,22 @@ class Supervisor:
 
     def step(self) -> None:
         """Ask once, and do what the answer calls for; bring back models that are not asked but whose process died."""
-        if error := self._ask():
+        dead = self._dead_models()
+        error = NoRightAnswer(f"the process of {SERVED} has died") if SERVED in dead else self._ask()
+        if error:
             self._failed(error)
             return
         if self._attempts:
             self.server.log.event("info", "ready: the question is answered again")
         self._silent = self._attempts = 0
-        for model in self._dead_models():
+        for model in dead:
             with self._asking_on():
                 self._reload(model)
         self._processes |= model_processes(self.server.pid)
         self._tell_of_reloading()
 
     def _ask(self) -> NoRightAnswer | None:
-        """Ask once and let the health say so; returns what is wrong with the server, if something is."""
+        """Ask once and let the health say that it went well; returns what is wrong with the server, if something is."""
         before = answered_requests(self.server.metrics_url)
         try:
             self.health.answered(ask(self.server.url, QUESTION_TIMEOUT))
@@ -67,7 +70,6 @@ class Supervisor:
             self.health.overloaded()
         except NoRightAnswer as error:
             if not (isinstance(error, Silent) and answered_requests(self.server.metrics_url) > before):
-                self.health.failed(str(error))
                 return error
             self.health.overloaded()  # others were answered: the question waits behind theirs
         return None
@@ -79,7 +81,8 @@ class Supervisor:
 
         def ask_on() -> None:
             while not done.wait(INTERVAL):
-                self._ask()
+                if error := self._ask():
+                    self.health.failed(str(error))
 
         thread = threading.Thread(target=ask_on)
         thread.start()
@@ -101,20 +104,20 @@ class Supervisor:
 
     def _failed(self, error: NoRightAnswer) -> None:
         self._silent = self._silent + 1 if isinstance(error, Silent) else 0
+        self.health.failed(str(error))
         self.server.log.event("error", f"not ready: {error}")
         if self._silent in (0, PATIENCE):
             self._recover()
 
     def _recover(self) -> None:
-        """Load the model again whose process has died; start the server again if that is not it or did not help."""
+        """Start the server again, also where only the process of `gin` has died: Triton answers nothing that this one
+        was asked, so who waits for it would wait until his time is over, but of the server's end he hears at once.
+        """
         time.sleep(PAUSES[min(self._attempts, len(PAUSES) - 1)])
         self._attempts += 1
         self._silent = 0
-        dead = self._dead_models() if self._attempts == 1 else []  # later there may be no server to look at
-        if dead and all(self._reload(model) for model in dead):
-            return
         self.server.log.event("warning", "starting the server again")
-        self.server.stop()
+        self.server.kill()
         self._processes.clear()
         try:
             self.server.start()
@@ -141,7 +144,7 @@ class Supervisor:
             del self._processes[pid]
         return dead
 
-    def _reload(self, model: str) -> bool:
+    def _reload(self, model: str) -> None:
         former = {pid for pid, name in model_processes(self.server.pid).items() if name == model}
         self.server.log.event("warning", f"loading {model} again, whose process has died", model=model)
         try:
@@ -149,12 +152,11 @@ class Supervisor:
             self.server.load(model)
         except (NoRightAnswer, RepositoryError, OSError) as error:
             self.server.log.event("error", f"loading {model} failed: {error}", model=model)
-            return False
+            return
         for pid in former & set(model_processes(self.server.pid)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)  # Triton leaves some of the dead one's siblings behind
         self.health.recovered("model")
-        return True
 
     def _pause(self, seconds: float) -> None:
         """Wait, but not longer than until the server or one of the processes that it started dies."""
