@@ -90,16 +90,21 @@ def make_options(path: Path, config: dict[str, Any]) -> onnxruntime.SessionOptio
     for name, value in (SPINNING | SHARED_ARENA).items():
         options.add_session_config_entry(name, value)
     for name, attribute in THREADS.items():
-        value = parameter(config, name, "0")
-        if not value.isdecimal():
-            raise CannotOpen(f"the configuration of {path} has {name} {value!r}, which is no number")
-        if int(value):
-            setattr(options, attribute, int(value))
+        if threads := thread_count(path, config, name):
+            setattr(options, attribute, threads)
     level = int(config.get("optimization", {}).get("graph", {}).get("level", 0))
     if level not in LEVELS:
         raise CannotOpen(f"the configuration of {path} has optimization level {level}; known: -1, 0, 1, 2")
     options.graph_optimization_level = LEVELS[level]
     return options
+
+
+def thread_count(path: Path, config: dict[str, Any], name: str) -> int:
+    """A configured number of threads; 0 where it is left to the runtime. Raises CannotOpen."""
+    value = parameter(config, name, "0")
+    if not value.isdecimal():
+        raise CannotOpen(f"the configuration of {path} has {name} {value!r}, which is no number")
+    return int(value)
 
 
 def choose_providers(path: Path, config: dict[str, Any], device: int | None) -> list[tuple[str, dict[str, str]]]:

@@ -1,6 +1,7 @@
 """What this project's backends do when the network fails, without a server around them."""
 
 import importlib.util
+import json
 import os
 import sys
 from pathlib import Path
@@ -29,6 +30,18 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize(("text", "says"), [("two", "INTRA_OP_THREAD_COUNT 'two'"), ("0", "does not exist")])
+def test_numbers_of_threads(
+    backend: ModuleType, tmp_path: Path, text: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no number is named, with its parameter; 0 is as if nothing had been said."""
+    monkeypatch.setattr(torch, "set_num_threads", Mock())  # of this process
+    config = json.dumps({"parameters": {"INTRA_OP_THREAD_COUNT": {"string_value": text}}})
+    place = {"model_repository": str(tmp_path), "model_version": "1", "model_instance_kind": "CPU"}
+    with pytest.raises(ValueError, match=says):
+        backend.TritonPythonModel().initialize({"model_config": config, **place})
 
 
 @pytest.mark.parametrize(

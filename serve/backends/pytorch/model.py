@@ -25,7 +25,7 @@ except ImportError:
 
 from serve.cores import cores  # noqa: E402
 from serve.network_model import NetworkModel  # noqa: E402
-from serve.sessions import parameter  # noqa: E402
+from serve.sessions import CannotOpen, thread_count  # noqa: E402
 
 THREADS = {"INTRA_OP_THREAD_COUNT": torch.set_num_threads, "INTER_OP_THREAD_COUNT": torch.set_num_interop_threads}
 
@@ -41,9 +41,12 @@ class TritonPythonModel(NetworkModel):
         name = config.get("default_model_filename") or "model.pt"
         path = Path(args["model_repository"]) / args["model_version"] / name
         torch.set_num_threads(cores())
-        for key, set_threads in THREADS.items():
-            if parameter(config, key):
-                set_threads(int(parameter(config, key)))
+        try:
+            for key, set_threads in THREADS.items():
+                if threads := thread_count(path, config, key):
+                    set_threads(threads)
+        except CannotOpen as error:
+            raise pb_utils.TritonModelException(str(error)) from None
         on_gpu = args["model_instance_kind"] == "GPU"
         self.device = torch.device("cuda", int(args["model_instance_device_id"])) if on_gpu else torch.device("cpu")
         self.network = _open(path, self.device)
