@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -66,12 +67,11 @@ class Architecture:
 
     def names(self) -> dict[str, str]:
         """The authors' name of each of our tensors, by our name; without the embedding."""
-        return {name: _original_name(name) for name in self._tensors() if name != EMBEDDING}
+        return {name: _original_name(name) for name in self._tensors if name != EMBEDDING}
 
     def problems(self, theirs: dict[str, Tensor]) -> list[str]:
         """What is missing, extra and misshapen, by the authors' names."""
-        ours = self._tensors()
-        expected = {original: list(ours[name].shape) for name, original in self.names().items()}
+        expected = {original: list(self._tensors[name].shape) for name, original in self.names().items()}
         found = [f"missing: {name}" for name in expected if name not in theirs]
         found += [f"extra: {name}" for name in theirs if name not in expected and not re.fullmatch(self.unused, name)]
         for name in expected.keys() & theirs.keys():
@@ -79,6 +79,7 @@ class Architecture:
                 found.append(f"misshapen: {name} is {list(theirs[name].shape)}, expected {expected[name]}")
         return sorted(found)
 
+    @cached_property
     def _tensors(self) -> dict[str, Tensor]:
         with torch.device("meta"):  # names and shapes alone
             return GIN(self.config, vocabulary_size=2).state_dict()
