@@ -5,17 +5,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from model.config import SSD
-
-# the nodes whose outputs have strides 8, 16 and 32
-NODES = {
-    "resnet18": ("layer2", "layer3", "layer4"),
-    "resnet34": ("layer2", "layer3", "layer4"),
-    "resnet50": ("layer2", "layer3", "layer4"),
-    "resnet101": ("layer2", "layer3", "layer4"),
-    "shufflenet_v2_x0_5": ("stage2", "stage3", "stage4"),
-    "shufflenet_v2_x1_0": ("stage2", "stage3", "stage4"),
-}
+from model.config import NODES
 
 
 class Backbone(nn.Module):
@@ -23,8 +13,6 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        if name not in NODES:
-            raise ValueError(f"backbone is {name!r}; known: {', '.join((*NODES, SSD))}")
         whole = torchvision.models.get_model(name, weights=None)
         self.body = create_feature_extractor(whole, {node: node for node in NODES[name]})
         self.channels = self._read_channels()

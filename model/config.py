@@ -5,7 +5,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from model.picture import RESIZE_FILTERS
+
 STRIDES = (8, 16, 32)  # of the three backbone maps C3, C4, C5, and of the three attention maps
+NODES = {  # of torchvision's networks, whose outputs have these strides
+    "resnet18": ("layer2", "layer3", "layer4"),
+    "resnet34": ("layer2", "layer3", "layer4"),
+    "resnet50": ("layer2", "layer3", "layer4"),
+    "resnet101": ("layer2", "layer3", "layer4"),
+    "shufflenet_v2_x0_5": ("stage2", "stage3", "stage4"),
+    "shufflenet_v2_x1_0": ("stage2", "stage3", "stage4"),
+}
 SSD = "ssd_vgg16"  # the one backbone that makes the pyramid itself
 SMALLEST_SSD = 268  # pixels; below, nothing is left for the last of its six maps
 BLIND = ("none", "language", "image", "both")
@@ -21,7 +31,7 @@ class ModelConfig:
     """
 
     backbone: str = "resnet50"
-    """a torchvision network listed in model.backbone, or "ssd_vgg16", which goes without AFS and GARAN"""
+    """a torchvision network listed in model.config, or "ssd_vgg16", which goes without AFS and GARAN"""
     image_size: int = 320
     """side of the square input in pixels; a multiple of 32 with AFS or GARAN"""
     resize_filter: str = "bilinear"
@@ -88,6 +98,10 @@ class ModelConfig:
                 raise ValueError(f"{name} are {values!r}; they must be positive numbers")
 
     def _check_parts(self) -> None:
+        if self.backbone not in (*NODES, SSD):
+            raise ValueError(f"backbone is {self.backbone!r}; known: {', '.join((*NODES, SSD))}")
+        if self.resize_filter not in RESIZE_FILTERS:
+            raise ValueError(f"resize_filter is {self.resize_filter!r}; known: {', '.join(RESIZE_FILTERS)}")
         if self.blind not in BLIND:
             raise ValueError(f"blind is {self.blind!r}; known: {', '.join(BLIND)}")
         wanted = [name for name in ("afs", "garan") if getattr(self, name)]
