@@ -3,12 +3,10 @@
 import io
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,8 @@ from torch.nn.parallel import DistributedDataParallel
 import train.trainer
 from model.checkpoint import Checkpoint
 from model.loss import LossConfig
-from tests.train.ranks import ON_THE_CPU, together
+from tests.train import runs
+from tests.train.ranks import together
 from train.arguments import parse_arguments
 from train.config import OptimConfig, ResizedConfig
 from train.data.annotations import Row, read_rows
@@ -36,31 +35,24 @@ from train.optimizer import build_optimizer
 from train.run import main
 from train.step import TrainingStep
 
-SETTINGS = [
-    "model.backbone=shufflenet_v2_x0_5", "model.image_size=64", "model.word_width=16", "model.language_width=32",
-    "model.branch_width=8", "model.map_width=16", "model.pyramid_width=16", "model.head_width=16",
-    "data.batch_size=2", "data.workers=0", "data.scenes.train=8", "data.scenes.val=3", "data.scenes.expressions=3",
-]  # fmt: skip
 RATES = ["optim.lr=0.03", "optim.backbone_lr=0.1"]
 RESIZED = ["resized.image_size=96", "resized.pyramid_levels=[4, 5]", "resized.epochs=1", "resized.batch_size=2"]
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, CompletedProcess[str]]:
     """A run on two processes, one epoch."""
     folder = tmp_path_factory.mktemp("run")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "train.run"]
-    command += arguments(folder, "optim.epochs=1", *RATES)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"} | ON_THE_CPU
-    return folder, subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return folder, together(main, arguments(folder, "optim.epochs=1", *RATES), processes=2)
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
     """Of the command, for a small run."""
-    return [*SETTINGS, f"data.scenes.folder={folder / 'scenes'}", f"out={folder / 'out'}", *more]
+    data = ["data.scenes.train=8", "data.scenes.expressions=3"]
+    return runs.arguments(folder / "scenes", folder / "out", *data, *more)
 
 
-def test_two_processes(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_two_processes(run: tuple[Path, CompletedProcess[str]]) -> None:
     """It prints a line with losses and accuracy over every validation row once, and leaves loadable checkpoints."""
     folder, done = run
     assert done.returncode == 0, done.stderr
@@ -78,7 +70,7 @@ def test_two_processes(run: tuple[Path, subprocess.CompletedProcess[str]]) -> No
 
 
 def test_what_is_validated_is_saved(
-    run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
+    run: tuple[Path, CompletedProcess[str]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The checkpoint alone scores what two processes did, though each had statistics of its own pictures."""
     folder, _ = run
@@ -89,7 +81,7 @@ def test_what_is_validated_is_saved(
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == pytest.approx(validated, abs=1e-6)
 
 
-def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume(run: tuple[Path, CompletedProcess[str]], capsys: pytest.CaptureFixture[str]) -> None:
     """A run goes on after the last epoch it finished."""
     folder, _ = run
     assert main(arguments(folder, "optim.epochs=2", "resume=true", *RATES)) == 0
@@ -100,7 +92,7 @@ def test_resume(run: tuple[Path, subprocess.CompletedProcess[str]], capsys: pyte
     assert [line["epoch"] for line in history] == [1, 2]
 
 
-def test_what_a_run_leaves(run: tuple[Path, subprocess.CompletedProcess[str]]) -> None:
+def test_what_a_run_leaves(run: tuple[Path, CompletedProcess[str]]) -> None:
     """Settings that `--config` reads again, versions, and TensorBoard's curves and panel."""
     out = run[0] / "out"
     config = parse_arguments([f"--config={out / 'config.yaml'}"])
@@ -240,7 +232,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_scenes_that_cannot_be_written(tmp_path: Path) -> None:
     """Both processes, of which one draws them, say why in one line."""
     (tmp_path / "scenes").write_text("a file where the folder should be")
-    done = together(main, arguments(tmp_path, "optim.precision=fp32"), processes=2)
+    done = together(main, arguments(tmp_path), processes=2)
     assert done.returncode == 1
     assert done.stderr
     assert all(line.endswith(": Not a directory") for line in done.stderr.splitlines()), done.stderr
