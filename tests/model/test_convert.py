@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import re
-import subprocess
 import sys
 import types
 from pathlib import Path
@@ -34,12 +33,10 @@ def converted(original_path: Path) -> Checkpoint:
     return convert(original_path)
 
 
-def test_answers_as_the_record(original_path: Path, tmp_path: Path) -> None:
+def test_answers_as_the_record(original_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command prints one JSON line with every array's difference, all tiny, and writes the checkpoint."""
-    command = [sys.executable, "-m", "model.convert", original_path, tmp_path / "ours.pth", "--check", RECORD]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout)
+    assert main([str(original_path), str(tmp_path / "ours.pth"), "--check", str(RECORD)]) == 0
+    report = json.loads(capsys.readouterr().out)
     assert report.keys() >= ARRAYS
     assert max(report[name] for name in ARRAYS) < 1e-3
     assert report["language"] < 1e-5
@@ -264,7 +261,8 @@ def rewrite(path: Path, out: Path, change: dict[str, torch.Tensor | None]) -> Pa
 def test_wrong_weights_fail_the_check(original_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One changed tensor: exit code 1, the differences are printed, nothing is written."""
     wrong = rewrite(original_path, tmp_path / "wrong.pth", {"att_reg_box.5.bias": torch.zeros(45)})
-    assert main([str(wrong), str(tmp_path / "out.pth"), "--check", str(RECORD)]) == 1
+    record = RECORDS / "gin_resnet50_96.npz"
+    assert main([str(wrong), str(tmp_path / "out.pth"), "--check", str(record)]) == 1
     assert json.loads(capsys.readouterr().out)["score_logits"] > 1e-2
     assert not (tmp_path / "out.pth").exists()
 
