@@ -11,6 +11,7 @@ import torch
 import torch.distributed as dist
 
 from tests.train.ranks import ON_THE_CPU, server
+from tests.train.runs import arguments
 from train.processes import process_group, start_process_group
 
 ROOT = Path(__file__).parents[2]
@@ -63,20 +64,8 @@ def test_two_nodes(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=2", "--nproc_per_node=1", "--rdzv-id=test"]
-    command += [
-        "--rdzv-backend=c10d",
-        f"--rdzv-endpoint=127.0.0.1:{port}",
-        "-m",
-        "train.run",
-        f"out={tmp_path / 'run'}",
-    ]
-    command += [
-        f"data.scenes.folder={tmp_path / 'scenes'}",
-        "data.scenes.train=8",
-        "data.scenes.val=3",
-        "optim.epochs=1",
-    ]
-    command += ["model.backbone=shufflenet_v2_x0_5", "model.image_size=64", "data.batch_size=2", "data.workers=0"]
+    command += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "-m", "train.run"]
+    command += arguments(tmp_path / "scenes", tmp_path / "run", "optim.epochs=1")
     nodes = [
         subprocess.Popen(
             command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
