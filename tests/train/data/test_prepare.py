@@ -49,7 +49,7 @@ def write_refer(folder: Path, split_by: str, splits: list[str]) -> Path:
         reference("train", 9, 1, 1, " The Dog_House ", "brown DOG"),
         reference("train", 9, 2, 2, "cat"),
         reference("train", 9, 3, 2, "no box at all"),
-        reference("train", 25, 4, 2, "  "),
+        reference("train", 25, 4, 2, "  ", "?"),
         reference("train", 25, 5, 2, "flat thing"),
         *(reference(split, 25, 6, 1, f"the {split} dog", "[left] dog") for split in splits),
     ]
@@ -77,7 +77,7 @@ def write_refer(folder: Path, split_by: str, splits: list[str]) -> Path:
 def test_refer(
     tmp_path: Path, name: str, split_by: str, option: list[str], splits: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Lower case, stripped, no underscores, corners from sizes; flat but for train."""
+    """Lower case, stripped, no underscores, nothing without words, corners from sizes; flat but for train."""
     source = write_refer(tmp_path / "data" / name, split_by, splits)
     tables = run(name, source, tmp_path / "out", *option)
     nine, twenty_five = (f"{n}.jpg" if name == "refclef" else f"COCO_train2014_{n:012d}.jpg" for n in (9, 25))

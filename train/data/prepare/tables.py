@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.table import Table
 
 from model.checkpoint import write_atomically
+from model.words import split_words
 from train.data.annotations import COLUMNS, Box, InvalidData
 
 
@@ -35,9 +36,10 @@ class Splits:
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, split: str, annotation: Annotation) -> None:
-        """Take an annotation in, cleaned: spaces for underscores, no empty expressions; or count why it is dropped."""
+        """Take an annotation in, cleaned: spaces for underscores, no expressions without a word, such as "?", of which
+        a network reads nothing; or count why it is dropped."""
         expressions = tuple(" ".join(text.replace("_", " ").split()) for text in annotation.expressions)
-        kept = tuple(text for text in expressions if text)
+        kept = tuple(text for text in expressions if split_words(text))
         x1, y1, x2, y2 = annotation.box
         if not all(map(math.isfinite, annotation.box)) or not (x1 < x2 and y1 < y2):
             self.drop(split, "box empty or inside out")
