@@ -9,7 +9,7 @@ import torch
 
 from model.checkpoint import Checkpoint
 from model.words import Vocabulary
-from train.config import DataConfig, TrainConfig
+from train.config import DataConfig, ResizedConfig, TrainConfig
 from train.data.annotations import InvalidData, Row, read_rows
 from train.data.dataset import GroundingDataset, collate
 from train.data.loading import evaluation_loader, load_data
@@ -109,6 +109,14 @@ def test_too_few_samples() -> None:
     """Samples that do not fill a step are refused with the numbers."""
     with pytest.raises(ValueError, match="7 samples do not fill one step of 8"):
         TrainingBatches(7, batch_size=4, accumulate=2, seed=0)
+
+
+def test_too_few_samples_for_the_second_stage(tmp_path: Path) -> None:
+    """They are refused before the first one begins."""
+    table = write_scenes(tmp_path, 2, seed=3, expressions=3)
+    data = DataConfig(train=str(table), val=str(table), images=str(tmp_path / "images"), batch_size=2, workers=0)
+    with pytest.raises(ValueError, match="6 samples do not fill one step of 7 .* smaller"):
+        load_data(TrainConfig(data=data, resized=ResizedConfig(batch_size=7)))
 
 
 def test_words_that_a_checkpoint_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

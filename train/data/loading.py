@@ -56,6 +56,8 @@ def load_data(config: TrainConfig, known: Vocabulary | None = None, resumes: boo
     preparation = Preparation(model.image_size, model.resize_filter, model.max_words, vocabulary)
     samples = GroundingDataset(train_rows, preparation, data.share_images, config.seed, data.augment)
     batches = TrainingBatches(len(samples), data.batch_size, config.optim.accumulate, config.seed)
+    if config.resized is not None:  # or a run with too few samples for it would end once its first stage is done
+        TrainingBatches(len(samples), config.resized.batch_size, config.optim.accumulate, config.seed)
     train_loader = _loader(samples, batches, data.workers)
     val_loader = evaluation_loader(val_rows, preparation, data.workers)
     return Data(train_loader, batches, val_loader, val_unusable, vocabulary, vectors)

@@ -28,7 +28,8 @@ class TrainingBatches(Sampler[list[Visit]]):
         self.rank, self.ranks = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if samples < self.samples_per_step:
             raise ValueError(
-                f"{samples} samples do not fill one step of {self.samples_per_step} samples over all ranks"
+                f"{samples} samples do not fill one step of {self.samples_per_step} samples over all ranks; "
+                "batch_size has to be smaller"
             )
         self.begin(epoch=0)
 
