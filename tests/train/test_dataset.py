@@ -120,7 +120,8 @@ def test_too_few_samples_for_the_second_stage(tmp_path: Path) -> None:
 
 
 def test_words_that_a_checkpoint_lacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """They are learned and named where a run begins with the checkpoint, but a resumed run keeps its words."""
+    """They are learned and named where a run begins with the checkpoint; a resumed run keeps its words, and names those
+    that its annotations have had since."""
     table = write_scenes(tmp_path, 2, seed=3, expressions=3)
     data = DataConfig(train=str(table), val=str(table), images=str(tmp_path / "images"), batch_size=2, workers=0)
     known = Vocabulary(["mug", "the"])
@@ -129,3 +130,4 @@ def test_words_that_a_checkpoint_lacks(tmp_path: Path, capsys: pytest.CaptureFix
     assert set(words) >= {word for row in read_rows(table, tmp_path / "images") for word in row.expressions[0].split()}
     assert f"new to the network that the run begins with: {', '.join(words[2:])}" in capsys.readouterr().err
     assert load_data(TrainConfig(data=data), known, resumes=True).vocabulary.words == known.words
+    assert f"that the run began with, and not learned: {', '.join(words[2:])}" in capsys.readouterr().err

@@ -48,10 +48,10 @@ def load_data(config: TrainConfig, known: Vocabulary | None = None, resumes: boo
     Raises InvalidData where annotations or pictures cannot be used, before any training.
     """
     (train_rows, _), (val_rows, val_unusable) = (_usable_rows(config, split) for split in ("train", "val"))
-    if known is not None and resumes:
-        vocabulary, vectors = known, None
-    else:
-        vocabulary, vectors = _vocabulary(config, train_rows, known)
+    vocabulary, vectors = _vocabulary(config, train_rows, known)
+    if known is not None:
+        _report_new_words(vocabulary.words[len(known.words) :], resumes)
+        vocabulary = known if resumes else vocabulary
     model, data = config.model, config.data
     preparation = Preparation(model.image_size, model.resize_filter, model.max_words, vocabulary)
     samples = GroundingDataset(train_rows, preparation, data.share_images, config.seed, data.augment)
@@ -133,16 +133,16 @@ def _vocabulary(config: TrainConfig, rows: list[Row], known: Vocabulary | None) 
     """The known words or the vectors' file's first, in their order, then the training words that these lack."""
     trained = Vocabulary.of(expression for row in rows for expression in row.expressions)
     if known is not None:
-        extended = known.extended(trained)
-        _report_new_words(extended.words[len(known.words) :])
-        return extended, None
+        return known.extended(trained), None
     if config.data.word_vectors is None:
         return trained, None
     words, vectors = read_word_vectors(config.data.word_vectors, config.model.word_width)
     return Vocabulary(words).extended(trained), vectors
 
 
-def _report_new_words(new: tuple[str, ...]) -> None:
+def _report_new_words(new: tuple[str, ...], resumes: bool) -> None:
     if new and (not dist.is_initialized() or dist.get_rank() == 0):
         more = f" and {len(new) - SHOWN} more" if len(new) > SHOWN else ""
-        print(f"new to the network that the run begins with: {', '.join(new[:SHOWN])}{more}", file=sys.stderr)
+        lacked = "new to the network that the run begins with"
+        what = "not among the words that the run began with, and not learned" if resumes else lacked
+        print(f"{what}: {', '.join(new[:SHOWN])}{more}", file=sys.stderr)
