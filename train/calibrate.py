@@ -112,13 +112,15 @@ def exchange_pictures(rows: Sequence[Row]) -> list[Row]:
 
 
 def ask(checkpoint: Checkpoint, rows: list[Row], workers: int) -> np.ndarray:
-    """The network's score of each row."""
+    """The network's score of each row. Raises ValueError where there are some that are no numbers."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = [dataclasses.replace(row, number=place) for place, row in enumerate(rows)]
     loader = evaluation_loader(rows, checkpoint.preparation, workers)
     shown = track(loader, "asking: batch", len(loader))
-    answers = evaluate(move(checkpoint.network(), device), shown, device)
-    return answers.scores.numpy()
+    scores = evaluate(move(checkpoint.network(), device), shown, device).scores.numpy()
+    if np.isnan(scores).any():
+        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are not a number: its weights are broken")
+    return scores
 
 
 def fit(present: np.ndarray, absent: np.ndarray) -> Presence:

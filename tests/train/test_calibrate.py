@@ -1,5 +1,6 @@
 """Calibration: probabilities that fit, rates that are counted right, and a checkpoint that keeps what it had."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def test_bad_input(checkpoint_path: Path, tmp_path: Path, capsys: pytest.Capture
         assert len(message.splitlines()) == 1
     assert checkpoint_path.read_bytes() == content
     assert read_absent(tmp_path / "other.csv", tmp_path, 50) == []
+
+
+def test_scores_that_are_no_numbers(checkpoint: Checkpoint, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A network with broken weights is not calibrated; its checkpoint stays."""
+    csv, broken = write_scenes(tmp_path, 4, seed=5), tmp_path / "broken.pth"
+    weights = checkpoint.weights | {"head.output.weight": checkpoint.weights["head.output.weight"] * float("nan")}
+    dataclasses.replace(checkpoint, weights=weights).save(broken)
+    content = broken.read_bytes()
+    assert main([str(broken), str(csv), "--images", str(tmp_path / "images"), "--workers", "0"]) == 2
+    assert "scores are not a number" in capsys.readouterr().err
+    assert broken.read_bytes() == content
 
 
 def test_names_without_suffix(tmp_path: Path) -> None:
