@@ -22,7 +22,8 @@ from client.errors import GroundingError, Refused
 from client.library import Client
 from client.pictures import MAX_BYTES
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
+# Read when Gradio is imported, which asks its own page at the start: a proxy in the environment does not lead there.
+os.environ["GRADIO_ANALYTICS_ENABLED"], os.environ["no_proxy"] = "False", "*"
 try:
     import gradio
 except ModuleNotFoundError:

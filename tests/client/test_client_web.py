@@ -1,5 +1,8 @@
 """The page, asked by requests that no browser would send. What a person sees of it: tests/serve/test_page.py."""
 
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,6 +18,8 @@ from client import Client
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[web]'")
 web = pytest.importorskip("client.web")
 gradio_client = pytest.importorskip("gradio_client")
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -89,3 +94,15 @@ def test_a_host_that_is_none(capsys: pytest.CaptureFixture[str], host: str) -> N
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert f"--host: expected an IPv4 address or a name that has one, got {host!r}" in err
+
+
+@pytest.mark.parametrize(("name", "scheme"), [("http_proxy", "http"), ("all_proxy", "socks5")])
+def test_a_proxy_in_the_environment_is_passed_by(nobody: str, name: str, scheme: str) -> None:
+    """Gradio asks its own page at the start, which no proxy leads to; of SOCKS it knows nothing."""
+    environment = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy")}
+    environment[name] = f"{scheme}://{nobody}"
+    words = [sys.executable, "-m", "client.web", "--port", nobody.split(":")[1]]
+    with subprocess.Popen(words, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(f"ready: http://{nobody}")
+        process.terminate()
