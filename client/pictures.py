@@ -77,6 +77,8 @@ def _encode(image: Image.Image) -> bytes:
             upright = upright.convert("RGBA" if upright.has_transparency_data else "RGB")
         # Left in, a colour profile of the original would describe pixels that were converted since.
         upright.save(buffer, "PNG", compress_level=1, compress_type=_RUN_LENGTHS, icc_profile=None)
-    except (OSError, ValueError, SyntaxError) as error:  # a Pillow image reads its file only now
-        raise Refused(f"cannot encode this Pillow image: {error}") from None
+    except Refused:
+        raise
+    except Exception as error:  # a Pillow image reads its file only now, and decoders raise errors of every kind
+        raise Refused(f"cannot encode this Pillow image: {str(error) or type(error).__name__}") from None
     return buffer.getvalue()

@@ -101,3 +101,13 @@ def test_images_that_cannot_be_sent_are_refused_before_asking(server: FakeServer
     with Client(server.url) as client, pytest.raises(Refused, match=says.replace("(", r"\(").replace(")", r"\)")):
         client.ground(image, "a")  # type: ignore[arg-type]
     assert not server.asked
+
+
+def test_a_damaged_file_behind_a_pillow_image_is_refused(server: FakeServer, pixels: np.ndarray) -> None:
+    """Pillow reads the pixels only now, and its decoder of QOI knows no error but Python's own IndexError."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "QOI")
+    image = Image.open(io.BytesIO(buffer.getvalue()[:-1000]))
+    with Client(server.url) as client, pytest.raises(Refused, match="cannot encode this Pillow image: index out of"):
+        client.ground(image, "a")
+    assert not server.asked
