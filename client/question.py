@@ -37,7 +37,7 @@ class Question:
     @classmethod
     def ask(cls, image: ImageLike, expressions: str | Iterable[str], attention: bool, top: int) -> "Question":
         """Read or encode the picture and encode the expressions. Raises Refused for what cannot be sent."""
-        asked = (expressions,) if isinstance(expressions, str) else tuple(expressions)
+        asked = _listed(expressions)
         encoded = _encoded(asked)
         data = file_bytes(image)
         if len(data) + sum(map(len, encoded)) > MAX_BYTES - 2**16:  # leaves room for what surrounds them in a message
@@ -124,6 +124,14 @@ class Question:
         if kind == np.float32 and name != "PRESENCE" and not np.isfinite(array).all():
             raise ServerFailed(f"the server's answer is wrong: {name} is not finite")
         return array
+
+
+def _listed(expressions: str | Iterable[str]) -> tuple[str, ...]:
+    if isinstance(expressions, str):
+        return (expressions,)
+    if isinstance(expressions, bytes) or not isinstance(expressions, Iterable):
+        raise Refused(f"expected an expression, or several, as strings, got {type(expressions).__name__}")
+    return tuple(expressions)
 
 
 def _encoded(expressions: tuple[str, ...]) -> tuple[bytes, ...]:

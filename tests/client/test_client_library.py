@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -85,6 +86,16 @@ def test_expressions_that_cannot_be_sent_are_refused_before_asking(way: Way, exp
     with way.connect(way.server.url) as client, pytest.raises(Refused):
         client.ground(b"x", expressions)
     assert not way.server.asked
+
+
+@pytest.mark.parametrize("expressions", [None, 3, b"bytes"])
+def test_what_is_no_expression_at_all_is_refused_in_its_place(way: Way, expressions: Any) -> None:
+    """So that a row of a table without one does not end a long list."""
+    questions = [(b"x", "a"), (b"x", expressions), (b"x", "c")]
+    with way.connect(way.server.url) as client:
+        first, refused, third = client.ground_many(questions, return_errors=True)
+    assert (first[0].expression, third[0].expression) == ("a", "c")
+    assert str(refused) == f"expected an expression, or several, as strings, got {type(expressions).__name__}"
 
 
 def test_ready_asks_for_the_model(way: Way) -> None:
