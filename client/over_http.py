@@ -6,6 +6,7 @@ Failed calls raise InferenceServerException with the gRPC status that the HTTP s
 import asyncio
 import contextlib
 import math
+import selectors
 import threading
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import CancelledError
@@ -84,7 +85,8 @@ class Http:
     """The same for callers without an event loop: it keeps one in a thread of its own, which callers may share."""
 
     def __init__(self, address: Address, model: str) -> None:
-        self._loop = asyncio.new_event_loop()
+        # A forked process shares an epoll, and would take the connections out of it with its copy of the client.
+        self._loop = asyncio.SelectorEventLoop(selectors.PollSelector())
         self._closed = False
         self._closing = threading.Lock()  # held while a call is begun, so that none begins after the last
         self._thread = threading.Thread(target=self._loop.run_forever, name="gin-http", daemon=True)

@@ -1,6 +1,7 @@
 """A client from its making to its closing: other processes and event loops, and servers that come back."""
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -83,6 +84,22 @@ def test_a_forked_process_is_told_to_make_its_own(nobody: str, scheme: str) -> N
         assert os.waitpid(child, 0)[1] == 0
         with pytest.raises(Unreachable):
             client.ground(b"x", "a")
+
+
+@pytest.mark.parametrize("connect", [running, running_http])
+def test_the_end_of_a_forked_process_leaves_the_client_alone(connect: Callable[..., Any]) -> None:
+    """Also where its copy of the client goes before it, and takes the connections with it."""
+    with connect(FakeServer()) as server:
+        clients = [Client(server.url)]
+        clients[0].ground(b"x", "a")
+        child = os.fork()
+        if child == 0:
+            clients.clear()
+            gc.collect()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert clients[0].ground(b"x", "a")
+        clients[0].close()
 
 
 @pytest.mark.parametrize("connect", [running, running_http])
