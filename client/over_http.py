@@ -8,6 +8,7 @@ import contextlib
 import math
 import selectors
 import threading
+import weakref
 from collections.abc import AsyncIterator, Coroutine
 from concurrent.futures import CancelledError
 from typing import Any, TypeVar
@@ -82,16 +83,18 @@ class AsyncHttp:
 
 
 class Http:
-    """The same for callers without an event loop: it keeps one in a thread of its own, which callers may share."""
+    """The same for callers without an event loop: it keeps one in a thread of its own, which callers may share, until
+    `close` or until nobody holds it any more."""
 
     def __init__(self, address: Address, model: str) -> None:
         # A forked process shares an epoll, and would take the connections out of it with its copy of the client.
         self._loop = asyncio.SelectorEventLoop(selectors.PollSelector())
         self._closed = False
         self._closing = threading.Lock()  # held while a call is begun, so that none begins after the last
-        self._thread = threading.Thread(target=self._loop.run_forever, name="gin-http", daemon=True)
+        self._thread = threading.Thread(target=_run_until_stopped, args=(self._loop,), name="gin-http", daemon=True)
         self._thread.start()
         self._http = self._run(_make(address, model))
+        self._end = weakref.finalize(self, _let_go, self._loop, self._http)
 
     def infer(self, question: Question, seconds: float) -> dict[str, Array | None]:
         """As in AsyncHttp."""
@@ -112,14 +115,9 @@ class Http:
     def close(self) -> None:
         """End all connections; calls that wait, and later ones, raise ValueError."""
         with self._closing:
-            if self._closed:
-                return
             self._closed = True
-            end = asyncio.run_coroutine_threadsafe(_finish(self._http), self._loop)
-        end.result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._end()  # the first time only
         self._thread.join()
-        self._loop.close()
 
     def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         with self._closing:
@@ -137,12 +135,23 @@ async def _make(address: Address, model: str) -> AsyncHttp:
     return AsyncHttp(address, model)
 
 
+def _run_until_stopped(loop: asyncio.AbstractEventLoop) -> None:
+    loop.run_forever()
+    loop.close()
+
+
+def _let_go(loop: asyncio.AbstractEventLoop, http: AsyncHttp) -> None:
+    """End connections, calls and loop. Waits for none: any thread may collect garbage, the loop's own too."""
+    loop.call_soon_threadsafe(lambda: loop.create_task(_finish(http)))
+
+
 async def _finish(http: AsyncHttp) -> None:
     calls = asyncio.all_tasks() - {asyncio.current_task()}
     for call in calls:
         call.cancel()
     await asyncio.gather(*calls, return_exceptions=True)
     await http.close()
+    asyncio.get_running_loop().stop()
 
 
 @contextlib.asynccontextmanager

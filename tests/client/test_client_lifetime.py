@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -65,6 +66,16 @@ def test_a_closed_client_stays_closed(way: Way, asked_before: bool) -> None:
         client.close()
         with pytest.raises(ValueError, match="closed"):
             client.ground(b"x", "a")
+
+
+def test_clients_that_nobody_holds_leave_nothing() -> None:
+    """Who makes one for each question and closes none would run out of threads and files."""
+    with running_http(FakeServer()) as server:
+        Client(server.url).ground(b"x", "a")
+        until = time.monotonic() + 10
+        while (left := [one for one in threading.enumerate() if one.name == "gin-http"]) and time.monotonic() < until:
+            time.sleep(0.01)
+    assert not left
 
 
 @pytest.mark.parametrize("scheme", ["grpc://", "http://"])
