@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from client.answers import Grounding
-from client.pictures import Array, ImageLike, file_bytes
+from client.pictures import Array, ImageLike, file_bytes, turned
 
 # Okabe and Ito's palette, which colour-blind people tell apart too; strongest on photographs first, black left out.
 # After it what is farthest from these and from each other, for them too.
@@ -89,7 +89,7 @@ def upright(image: ImageLike) -> Image.Image:
     Orientation applied, 16-bit grey scaled to 8 bits, transparency over white.
     """
     opened = image if isinstance(image, Image.Image) else Image.open(io.BytesIO(file_bytes(image)))
-    picture = ImageOps.exif_transpose(opened)
+    picture = turned(opened)
     if picture.mode.startswith("I"):  # Pillow's own conversion would cut off everything above 255
         picture = Image.fromarray(np.clip(np.rint(np.asarray(picture) / 257), 0, 255).astype(np.uint8))
     if picture.has_transparency_data:

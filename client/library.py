@@ -166,8 +166,9 @@ class Client:
 
         Up to `in_flight` questions are read, sent and waited for at once; no more are taken from `questions`, which may
         be endless. The first answer is handed out when so many have been taken or there are no more: where a question
-        depends on the answers before it, use `ground`. A question that fails raises its GroundingError here and ends
-        the iteration; with `return_errors` it takes the place of its answers instead, and the iteration goes on.
+        depends on the answers before it, use `ground`. Until its answer has come a Pillow image must stay open, and an
+        array as it is. A question that fails raises its GroundingError here and ends the iteration; with
+        `return_errors` it takes the place of its answers instead, and the iteration goes on.
         """
         check_in_flight(in_flight)
         return self._ground_many(questions, in_flight, attention, top_k, return_errors)

@@ -2,6 +2,7 @@
 
 import io
 import os
+import threading
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,6 +15,7 @@ ImageLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview |
 """A path, the bytes of an image file, a Pillow image, or uint8 pixels (H, W, 3) in RGB order or (H, W) grey."""
 
 MAX_BYTES = 64 * 2**20  # the largest message sent; the server's own limit is lower, and it says so itself
+_READING = threading.Lock()
 _RUN_LENGTHS = 3  # zlib's Z_RLE: on photographs faster than the default search for repetitions, and no larger
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 
@@ -35,6 +37,12 @@ def file_bytes(image: ImageLike) -> bytes:
     if isinstance(image, Image.Image):
         return _encode(image)
     raise Refused(f"expected an image as path, bytes, Pillow image or NumPy array, got {type(image).__name__}")
+
+
+def turned(image: Image.Image) -> Image.Image:
+    """A copy as a person sees it, by the EXIF data. Threads may share `image`, whose file Pillow reads only now."""
+    with _READING:
+        return ImageOps.exif_transpose(image)
 
 
 def _read(path: str | os.PathLike[str]) -> bytes:
@@ -69,7 +77,7 @@ def _encode(image: Image.Image) -> bytes:
         raise Refused(f"an image of {image.width} x {image.height} holds no pixels")
     buffer = io.BytesIO()
     try:
-        upright = ImageOps.exif_transpose(image)
+        upright = turned(image)
         if upright.mode not in _PNG_MODES:
             # PNG would cut 32-bit integers to 16 bits without a word, and has no floating point.
             if upright.mode[0] in "IF":

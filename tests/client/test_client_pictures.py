@@ -80,6 +80,18 @@ def test_a_pillow_image_arrives_upright(server: FakeServer, sideways: bytes) -> 
     assert Image.open(io.BytesIO(server.asked[0].image)).getexif().get(0x0112, 1) == 1
 
 
+def test_threads_may_share_a_pillow_image(server: FakeServer) -> None:
+    """Pillow reads its file when the first of them asks."""
+    noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(noise).save(buffer, "JPEG", exif=exif)
+    with Client(server.url) as client, Image.open(buffer) as image:
+        list(client.ground_many([(image, "a")] * 4, in_flight=4))
+    assert len({asked.image for asked in server.asked}) == 1
+    assert sent_pixels(server).shape == (1600, 1200, 3)
+
+
 @pytest.mark.parametrize(
     ("image", "says"),
     [
