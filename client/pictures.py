@@ -16,6 +16,7 @@ ImageLike: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview |
 
 MAX_BYTES = 64 * 2**20  # the largest message sent; the server's own limit is lower, and it says so itself
 _READING = threading.Lock()
+os.register_at_fork(before=_READING.acquire, after_in_parent=_READING.release, after_in_child=_READING.release)
 _RUN_LENGTHS = 3  # zlib's Z_RLE: on photographs faster than the default search for repetitions, and no larger
 _PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16", "I;16B")
 
