@@ -117,10 +117,7 @@ def ask(checkpoint: Checkpoint, rows: list[Row], workers: int) -> np.ndarray:
     rows = [dataclasses.replace(row, number=place) for place, row in enumerate(rows)]
     loader = evaluation_loader(rows, checkpoint.preparation, workers)
     shown = track(loader, "asking: batch", len(loader))
-    scores = evaluate(move(checkpoint.network(), device), shown, device).scores.numpy()
-    if np.isnan(scores).any():
-        raise ValueError(f"{np.isnan(scores).sum()} of {len(scores)} scores are not a number: its weights are broken")
-    return scores
+    return evaluate(move(checkpoint.network(), device), shown, device).checked().scores.numpy()
 
 
 def fit(present: np.ndarray, absent: np.ndarray) -> Presence:

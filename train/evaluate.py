@@ -114,7 +114,7 @@ def _ask(arguments: argparse.Namespace) -> None:
             _report_unknown_words(rows, checkpoint.preparation)
         loader = evaluation_loader(rows, checkpoint.preparation, arguments.workers)
         shown = track(loader, "evaluating: batch", len(loader), first)
-        answers = evaluate(move(checkpoint.network(), device), shown, device)
+        answers = evaluate(move(checkpoint.network(), device), shown, device).checked()
         if first:
             _print_breakdown("words", breakdown(answers, by_length(answers)))
             _print_breakdown("category", breakdown(answers, categories))

@@ -29,6 +29,13 @@ class Answers(NamedTuple):
     ious: Tensor
     reachable: Tensor
 
+    def checked(self) -> "Answers":
+        """The answers themselves. Raises ValueError where scores are no numbers, as of a network that diverged."""
+        wrong = int(self.scores.isnan().sum())
+        if wrong:
+            raise ValueError(f"{wrong} of {len(self.scores)} scores are not a number: the network's weights are broken")
+        return self
+
 
 @dataclass(frozen=True)
 class Scores:

@@ -41,6 +41,14 @@ def test_breakdown() -> None:
     assert by_length(answers([0.0] * 4, words=[1, 5, 10, 60])) == {0: "1", 1: "4-5", 2: "6-10", 3: "over 10"}
 
 
+def test_scores_that_are_no_numbers() -> None:
+    """A network with broken weights has no accuracy."""
+    good = answers([1.0, 0.5, 0.2])
+    assert good.checked() is good
+    with pytest.raises(ValueError, match=r"^1 of 3 scores are not a number"):
+        good._replace(scores=torch.tensor([0.1, math.nan, 0.3])).checked()
+
+
 def test_any_number_of_processes(checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """7 pictures on 2 and on 3 processes give the predictions and the scores that one process gives."""
     csv = write_scenes(tmp_path, 7, seed=8, expressions=3)
