@@ -1,6 +1,7 @@
 """Exact rewritings for training: the same parameters under the same names, other operations, two thirds of the work.
 
 What of `export.rewrite` leaves the weights as they are holds for gradients too. Only the order of additions differs.
+Who changes a part of the network that one of these stands in for changes that one too, or trains without these.
 """
 
 import math
@@ -99,12 +100,46 @@ class SplitHead(nn.Module):
         return maps
 
 
-def rewrite_for_training(network: GIN) -> None:
-    """Replace parts of a network, which keeps its parameters and buffers and their names."""
+def rewrite_for_training(network: GIN) -> bool:
+    """Replace parts of a network, which keeps its parameters and buffers and their names; returns whether it answers as
+    before. If not, as where somebody has changed a part that one of these stands in for, nothing is replaced."""
+    before, former = _answers(network), {}
     for name, module in list(network.named_modules()):
-        if isinstance(module, Branch) and module.octaves < 0:
-            network.set_submodule(name, EarlyBranch(module))
-        elif isinstance(module, GlobalAttentiveReasoning):
-            network.set_submodule(name, AbsorbedKeys(module))
-        elif isinstance(module, Head) and network.config.blind == "none":
-            network.set_submodule(name, SplitHead(module))
+        part = _stand_in(module, network)
+        if part is not None:
+            former[name] = module
+            network.set_submodule(name, part)
+    same = all(map(_agree, before, _answers(network)))
+    if not same:
+        for name, module in former.items():
+            network.set_submodule(name, module)
+    return same
+
+
+def _stand_in(module: nn.Module, network: GIN) -> nn.Module | None:
+    if isinstance(module, Branch) and module.octaves < 0:
+        return EarlyBranch(module)
+    if isinstance(module, GlobalAttentiveReasoning):
+        return AbsorbedKeys(module)
+    if isinstance(module, Head) and network.config.blind == "none":
+        return SplitHead(module)
+    return None
+
+
+@torch.no_grad()
+def _answers(network: GIN) -> list[Tensor]:
+    """To a made-up question about a made-up picture, in evaluation."""
+    trained = [module for module in network.modules() if module.training]
+    network.eval()
+    size, dtype = network.config.image_size, next(network.parameters()).dtype
+    picture = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    grounding = network(picture, torch.ones(1, 3, dtype=torch.int64), torch.tensor([3]), torch.tensor([0]))
+    for module in trained:
+        module.training = True
+    return [grounding.score_logits, grounding.box_deltas, *grounding.attention_logits]
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    """But for rounding, which is a thousandth of what answers differ by among themselves at most."""
+    spread = float(one.max() - one.min())
+    return torch.allclose(one, other, rtol=0, atol=1e-3 * spread + 1e-6, equal_nan=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from model.garan import GlobalAttentiveReasoning
 from model.gin import GIN
 from tests.conftest import SMALL
 from train.rewrite import rewrite_for_training
@@ -45,7 +46,7 @@ def test_the_same_numbers(changes: dict[str, Any], training: bool) -> None:
     torch.manual_seed(0)
     published = GIN(dataclasses.replace(SMALL, **changes), 20).double().train(training)
     rewritten = copy.deepcopy(published)
-    rewrite_for_training(rewritten)
+    assert rewrite_for_training(rewritten)
     rewritten.train(training).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for one, other in zip(learn(published), learn(rewritten), strict=True):
         assert (one - other).abs().max() < 1e-9
@@ -63,3 +64,20 @@ def test_the_same_numbers(changes: dict[str, Any], training: bool) -> None:
     assert list(state) == list(published.state_dict())
     for name, tensor in published.state_dict().items():
         assert (tensor.double() - state[name].double()).abs().max() < 1e-9
+
+
+def test_a_part_that_somebody_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not replaced by what does not do the same, which nobody would notice; its mode stays too."""
+    torch.manual_seed(0)
+    network = GIN(SMALL, 20)
+    network.backbone.eval()
+    before = GlobalAttentiveReasoning.forward
+
+    def changed(self: GlobalAttentiveReasoning, features: Tensor, expressions: Tensor) -> tuple[Tensor, Tensor]:
+        reasoned, attention = before(self, features, expressions)
+        return reasoned + 0.1 * features, attention
+
+    monkeypatch.setattr(GlobalAttentiveReasoning, "forward", changed)
+    parts = {name: (module, module.training) for name, module in network.named_modules()}
+    assert not rewrite_for_training(network)
+    assert {name: (module, module.training) for name, module in network.named_modules()} == parts
