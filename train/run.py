@@ -57,6 +57,8 @@ def train(config: TrainConfig, device: torch.device) -> None:
             last = Path(stage.out) / "last.pth"
             goes_on = resume and last.exists()
             done = goes_on and _finished(last, stage)
+            if not done:
+                _refuse_begun(planned[planned.index(stage) + 1 :], stage)
             if dist.get_rank() == 0 and (done or len(planned) > 1):
                 epochs = stage.optim.epochs
                 what = f"epoch {epochs} of {epochs} is done" if done else "training"
@@ -108,6 +110,17 @@ def stages(config: TrainConfig) -> list[TrainConfig]:
         out=str(Path(config.out) / "resized"),
     )
     return [config, second]
+
+
+def _refuse_begun(later: list[TrainConfig], stage: TrainConfig) -> None:
+    """Raises ValueError where a later stage has begun with less than this stage comes to, as when it is given more
+    epochs."""
+    for begun in later:
+        if (Path(begun.out) / "last.pth").exists():
+            raise ValueError(
+                f"{stage.out} has epochs to go, but {begun.out} began with the best of those before; move that folder "
+                "away, and its stage begins anew"
+            )
 
 
 def _finished(last: Path, stage: TrainConfig) -> bool:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -114,7 +115,8 @@ def test_what_a_run_leaves(run: tuple[Path, CompletedProcess[str]]) -> None:
 
 def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One command trains both; the second, larger one begins with the best of the first, without its finest level, on
-    two processes. Resumed, nothing is left to do; the first one's settings are those of both."""
+    two processes. Resumed, nothing is left to do, and more epochs of the first alone are refused; the first one's
+    settings are those of both."""
     done = together(main, arguments(tmp_path, "optim.epochs=1", *RESIZED), processes=2)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch 1:") == 2
@@ -129,6 +131,8 @@ def test_two_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("epoch 1 of 1 is done") == 2
+    assert main(arguments(tmp_path, "optim.epochs=2", "resume=true", *RESIZED)) == 2  # the second knows nothing of it
+    assert re.search(r"out has epochs to go, but .*resized began with .*; move that", capsys.readouterr().err)
     written = parse_arguments([f"--config={tmp_path / 'out' / 'config.yaml'}"])
     assert written.resized == ResizedConfig(image_size=96, pyramid_levels=(4, 5), epochs=1, batch_size=2)
 
