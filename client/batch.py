@@ -1,6 +1,7 @@
 """`python -m client.batch QUESTIONS ANSWERS`: a file of questions, one JSON object a line, into a file of answers.
 
-Answers are in the order of the questions and written as they come, so a run that was stopped goes on where it was.
+Answers are in the order of the questions and written as they come, so a run that was stopped goes on where it was. A
+server that restarts or has too much to do is waited for.
 """
 
 import argparse
@@ -8,17 +9,21 @@ import contextlib
 import fcntl
 import json
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from client import arguments
+from client.answers import Answers
 from client.cli import document
 from client.errors import GroundingError, Refused
 from client.library import Client
 from client.progress import Progress
 
+PATIENCE = 60.0  # seconds that a server which has answered may take to come back
+PAUSE = 1.0  # seconds between questions to one that does not answer
 FORM = '{"image": PATH, "expressions": [TEXT, ...]}'
 
 
@@ -162,16 +167,28 @@ def _asked(answer: dict[str, Any]) -> Asked:
 def _answered(client: Client, questions: list[Asked], in_flight: int) -> Iterator[dict[str, Any]]:
     """An answer or a refusal for each question. Raises what keeps the server from answering any."""
     pairs = ((question.image, question.expressions) for question in questions)
+    deadline = 0.0  # of a server that has never answered nobody knows whether it is one
     with Progress(len(questions)) as progress:
         outcomes = client.ground_many(pairs, in_flight, return_errors=True)
         for question, outcome in zip(questions, outcomes, strict=True):
+            while isinstance(outcome, GroundingError) and outcome.may_pass and time.monotonic() < deadline:
+                time.sleep(PAUSE)
+                outcome = _ask_again(client, question)
             if isinstance(outcome, Refused):
                 yield {"image": question.image, "expressions": question.expressions, "error": str(outcome)}
             elif isinstance(outcome, GroundingError):
                 raise outcome
             else:
+                deadline = time.monotonic() + PATIENCE
                 yield document(question.image, outcome)
             progress.advance()
+
+
+def _ask_again(client: Client, question: Asked) -> Answers | GroundingError:
+    try:
+        return client.ground(question.image, question.expressions)
+    except GroundingError as error:
+        return error
 
 
 if __name__ == "__main__":

@@ -71,6 +71,39 @@ def test_a_server_that_goes_away_is_come_back_to(questions: Path, capsys: pytest
         assert len(server.asked) == COUNT - 5  # all were there
 
 
+BUSY = failing(CODE.UNAVAILABLE, "maximum queue size reached; ask again later")
+
+
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    questions: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It restarts, or others ask too much, long enough for the client's own tries to end."""
+    monkeypatch.setattr(batch, "PAUSE", 0.01)
+    answers = questions.with_name("answers.jsonl")
+    with running(FakeServer(script=[answer] * 5 + [BUSY] * 40)) as server:
+        assert run(capsys, questions, answers, "--url", server.url) == (0, "")
+    assert first_expressions(answers) == EXPECTED
+
+
+@pytest.mark.parametrize(("before", "patience"), [(0, 60.0), (5, 0.1)])
+def test_nobody_waits_for_ever(
+    before: int,
+    patience: float,
+    questions: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """For a server that has never answered, not at all."""
+    monkeypatch.setattr(batch, "PAUSE", 0.01)
+    monkeypatch.setattr(batch, "PATIENCE", patience)
+    answers = questions.with_name("answers.jsonl")
+    with running(FakeServer(script=[answer] * before + [BUSY] * 10_000)) as server:
+        status, err = run(capsys, questions, answers, "--url", server.url, "--in-flight", "1")
+    assert status == 1
+    assert f"maximum queue size reached; ask again later): try again later ({before} of 12 are in" in err
+    assert len(server.asked) < 1_000
+
+
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_run_that_is_stopped_keeps_what_it_has(questions: Path, sent: int, status: int) -> None:
     answers = questions.with_name("answers.jsonl")
