@@ -21,8 +21,8 @@ from client.cli import document
 from client.errors import GroundingError, Refused
 from client.library import Client
 from client.progress import Progress
+from client.retry import PATIENCE
 
-PATIENCE = 60.0  # seconds that a server which has answered may take to come back
 PAUSE = 1.0  # seconds between questions to one that does not answer
 FORM = '{"image": PATH, "expressions": [TEXT, ...]}'
 

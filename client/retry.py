@@ -7,6 +7,7 @@ import time
 from client.errors import GroundingError, Refused
 
 PAUSES = (0.05, 0.15)  # seconds before the second and the third try
+PATIENCE = 60.0  # seconds that long jobs give a server which has answered to come back
 _JITTER = 0.2  # so that clients which failed together do not come back together
 _FULL, _EARNED = 10.0, 0.1  # tokens: a failure costs one, ten successes earn one
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from statistics import median
 
 from client.answers import Answers
+from client.errors import GroundingError, TimedOut
 from client.library import Client
+from client.retry import PATIENCE
 from client.video.source import Frame
 
 _WINDOW = 2.0  # seconds over which the rate is taken
@@ -28,7 +30,8 @@ class Answered:
 
 
 class Asking:
-    """Asks the same expressions about frame after frame, at most `in_flight` at once.
+    """Asks the same expressions about frame after frame, at most `in_flight` at once. Those that a server which has
+    answered is away for, or too busy, stay without an answer.
 
     tell: called with each answer as it comes, from one thread at a time. newest: the answer about the latest frame of
     those that were answered.
@@ -45,6 +48,7 @@ class Asking:
         self._latencies: deque[float] = deque(maxlen=_KEPT)
         self._came: deque[float] = deque()  # when each answer of the window came
         self._began = time.monotonic()
+        self._deadline = self._began  # for the next answer
         self.newest: Answered | None = None
         self._offered = self._asked = self._answered = 0
         self._reported = False
@@ -90,7 +94,12 @@ class Asking:
     def _settle(self, futures: list[Future[None]]) -> None:
         for future in futures:
             self._waiting.remove(future)
-            future.result()
+            try:
+                future.result()
+            except GroundingError as error:
+                passes = error.may_pass or isinstance(error, TimedOut)
+                if not passes or time.monotonic() > self._deadline:
+                    raise
 
     def _ask(self, frame: Frame) -> None:
         buffer = io.BytesIO()
@@ -102,6 +111,7 @@ class Asking:
             if self._reported:
                 return
             self._answered += 1
+            self._deadline = now + PATIENCE
             self._latencies.append(answered.latency)
             self._came.append(now)
             if self.newest is None or self.newest.frame.number < frame.number:

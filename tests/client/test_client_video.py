@@ -26,7 +26,7 @@ from PIL import Image
 from tritonclient.grpc import service_pb2
 
 from client.errors import Refused
-from client.video import command
+from client.video import asking, command
 from client.video.source import Camera, File, Frame, open_source
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +98,31 @@ def test_what_was_done_is_kept_when_the_server_breaks(
     assert report["frames"] == len(frames) < COUNT
     assert f"({len(frames)} frames are in {out})" in err
     assert os.listdir(tmp_path) == ["out.mp4"]
+
+
+@pytest.mark.parametrize("code", [CODE.UNAVAILABLE, CODE.DEADLINE_EXCEEDED])
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], code: grpc.StatusCode
+) -> None:
+    """Frames in between have no answer of their own."""
+    script = [answer, *[failing(code, "restarting")] * 7, *[slowly] * COUNT]
+    with running(FakeServer(script=script)) as server:
+        words = [clip, "ball", "--save", tmp_path / "out.mp4", "--in-flight", "1", "--url", server.url]
+        status, report, _ = run(capsys, *words)
+    assert status == 0
+    assert 1 < report["answered"] < report["asked"]
+    assert len(read(tmp_path / "out.mp4")[0]) == COUNT
+
+
+def test_nobody_waits_for_ever(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asking, "PATIENCE", 0.1)
+    with running(FakeServer(script=[answer, *[failing(CODE.UNAVAILABLE, "restarting")] * 1000])) as server:
+        words = [clip, "ball", "--save", tmp_path / "out.mp4", "--in-flight", "1", "--url", server.url]
+        status, report, err = run(capsys, *words)
+    assert (status, report["answered"]) == (1, 1)
+    assert "restarting" in err
 
 
 def test_nothing_is_written_before_a_server_has_answered(
