@@ -14,7 +14,7 @@ from model.targets import attention_targets
 from model.word_vectors import fill_embedding
 from train.config import TrainConfig
 from train.data.loading import Data
-from train.rewrite import rewrite_for_training
+from train.rewrite import rewrite_if_the_same
 
 EMBEDDING = "expression.embedding.weight"  # a row for each entry of the vocabulary
 
@@ -40,7 +40,7 @@ def build_network(config: TrainConfig, data: Data, known: Checkpoint | None, dev
 def move(network: GIN, device: torch.device) -> GIN:
     """The network on the device, in the form that is quickest there."""
     # A GPU waits for the host already, which would have a tenth more kernels to start.
-    if device.type == "cpu" and not rewrite_for_training(network):
+    if device.type == "cpu" and not rewrite_if_the_same(network):
         print("the network is trained as it is: train/rewrite.py answers otherwise", file=sys.stderr)
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

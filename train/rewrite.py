@@ -100,15 +100,22 @@ class SplitHead(nn.Module):
         return maps
 
 
-def rewrite_for_training(network: GIN) -> bool:
-    """Replace parts of a network, which keeps its parameters and buffers and their names; returns whether it answers as
-    before. If not, as where somebody has changed a part that one of these stands in for, nothing is replaced."""
-    before, former = _answers(network), {}
+def rewrite_for_training(network: GIN) -> dict[str, nn.Module]:
+    """Replace parts of a network, which keeps its parameters and buffers and their names; returns what was replaced."""
+    former = {}
     for name, module in list(network.named_modules()):
         part = _stand_in(module, network)
         if part is not None:
             former[name] = module
             network.set_submodule(name, part)
+    return former
+
+
+def rewrite_if_the_same(network: GIN) -> bool:
+    """Rewrite a network on the CPU, but leave it as it is if it would answer otherwise, as where somebody has changed a
+    part that one of these stands in for; returns whether it was rewritten."""
+    before = _answers(network)
+    former = rewrite_for_training(network)
     same = all(map(_agree, before, _answers(network)))
     if not same:
         for name, module in former.items():
@@ -141,5 +148,5 @@ def _answers(network: GIN) -> list[Tensor]:
 
 def _agree(one: Tensor, other: Tensor) -> bool:
     """But for rounding, which is a thousandth of what answers differ by among themselves at most."""
-    spread = float(one.max() - one.min())
+    spread = float((one.max() - one.min()).nan_to_num())
     return torch.allclose(one, other, rtol=0, atol=1e-3 * spread + 1e-6, equal_nan=True)

@@ -97,10 +97,10 @@ def test_a_forked_process_is_told_to_make_its_own(nobody: str, scheme: str) -> N
             client.ground(b"x", "a")
 
 
-@pytest.mark.parametrize("connect", [running, running_http])
-def test_the_end_of_a_forked_process_leaves_the_client_alone(connect: Callable[..., Any]) -> None:
-    """Also where its copy of the client goes before it, and takes the connections with it."""
-    with connect(FakeServer()) as server:
+def test_the_end_of_a_forked_process_leaves_the_client_alone() -> None:
+    """Also where its copy of the client goes before it, and takes the connections with it. Over HTTP: gRPC's own, in a
+    process with a gRPC server, as this one would have, may crash there."""
+    with running_http(FakeServer()) as server:
         clients = [Client(server.url)]
         clients[0].ground(b"x", "a")
         child = os.fork()

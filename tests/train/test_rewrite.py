@@ -11,7 +11,7 @@ from torch import Tensor
 from model.garan import GlobalAttentiveReasoning
 from model.gin import GIN
 from tests.conftest import SMALL
-from train.rewrite import rewrite_for_training
+from train.rewrite import rewrite_if_the_same
 
 CHANGES: list[dict[str, Any]] = [
     {},
@@ -46,7 +46,7 @@ def test_the_same_numbers(changes: dict[str, Any], training: bool) -> None:
     torch.manual_seed(0)
     published = GIN(dataclasses.replace(SMALL, **changes), 20).double().train(training)
     rewritten = copy.deepcopy(published)
-    assert rewrite_for_training(rewritten)
+    assert rewrite_if_the_same(rewritten)
     rewritten.train(training).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for one, other in zip(learn(published), learn(rewritten), strict=True):
         assert (one - other).abs().max() < 1e-9
@@ -79,5 +79,5 @@ def test_a_part_that_somebody_changed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(GlobalAttentiveReasoning, "forward", changed)
     parts = {name: (module, module.training) for name, module in network.named_modules()}
-    assert not rewrite_for_training(network)
+    assert not rewrite_if_the_same(network)
     assert {name: (module, module.training) for name, module in network.named_modules()} == parts
