@@ -1,7 +1,6 @@
 """A Triton server as a child process: started, waited for, stopped, and nothing of it left behind."""
 
 import contextlib
-import ctypes
 import os
 import re
 import shutil
@@ -28,8 +27,9 @@ __all__ = ["PortInUse", "Server", "ServerError"]
 
 EXIT_TIMEOUT = 10  # seconds that the server gives requests in flight
 EMPTY_TIMEOUT = 1.0  # seconds that it has to end once no model's process is left
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
-_LIBC = ctypes.CDLL(None)  # loaded here: between fork and exec another thread may hold the loader's lock
+# Has Linux end the server if this process is killed without a chance to do it itself; of util-linux. Done here, between
+# fork and exec, it would have gRPC, which a caller may use, run its fork handlers, and one child in a hundred abort.
+END_WITH_PARENT = ("setpriv", "--pdeathsig", "TERM")
 
 
 class Server:
@@ -222,6 +222,8 @@ class Server:
         except OSError as error:
             why = error.args[0][0][-1] if isinstance(error, shutil.Error) else error  # of many files, the first
             raise ServerError(f"Triton has no folder to work in: {why}; set TMPDIR to another folder") from None
+        if shutil.which(END_WITH_PARENT[0]) is None:
+            raise ServerError(f"{END_WITH_PARENT[0]} is not installed; it is part of util-linux")
         if not re.fullmatch(r"[\w/.+-]+", str(workplace.path)):
             raise ServerError(
                 f"Triton cannot work in {workplace.path.parent}, whose path a shell would not take as one word; "
@@ -231,7 +233,7 @@ class Server:
         self.refused = link_models(self.repository, self.selection.load, self._models, unloadable)
         self._said = TritonLog(self.log, self.verbose)
         self._process = subprocess.Popen(
-            [str(self.program), *self._arguments(backends)],
+            [*END_WITH_PARENT, str(self.program), *self._arguments(backends)],
             env=triton.environment() | {"TMPDIR": str(workplace.path)},
             cwd=workplace.path,  # Triton's interpreter imports from here first: no package may hide a backend's module
             stdin=subprocess.DEVNULL,
@@ -241,7 +243,6 @@ class Server:
             errors="replace",
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on
             pass_fds=[workplace.lock],
-            preexec_fn=_die_with_parent,
         )
         assert self._process.stdout is not None
         self._said.follow(self._process.stdout)
@@ -331,8 +332,3 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except (OSError, HTTPException):
         return False
-
-
-def _die_with_parent() -> None:
-    """Have Linux end the server if this process is killed without a chance to do it itself."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

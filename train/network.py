@@ -41,7 +41,7 @@ def move(network: GIN, device: torch.device) -> GIN:
     """The network on the device, in the form that is quickest there."""
     # A GPU waits for the host already, which would have a tenth more kernels to start.
     if device.type == "cpu" and not rewrite_if_the_same(network):
-        print("the network is trained as it is: train/rewrite.py answers otherwise", file=sys.stderr)
+        print("this network is used as it is, for what train/rewrite.py makes of it answers otherwise", file=sys.stderr)
     return network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 

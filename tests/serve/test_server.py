@@ -141,6 +141,23 @@ def test_orphans_are_buried(repository: Path) -> None:
     assert [pid for pid in models if Path(f"/proc/{pid}").exists()] == []
 
 
+def test_starting_forks_nothing(repository: Path) -> None:
+    """No code runs between fork and exec, which what a caller uses beside it, such as gRPC, may not outlive."""
+    forks: list[int] = []
+    os.register_at_fork(before=lambda: forks.append(1))
+    with Server(repository, grpc_port=0, http_port=0, metrics_port=0):
+        assert not forks
+
+
+def test_what_ends_the_server_is_missing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named, and nothing is left."""
+    monkeypatch.setattr("serve.server.END_WITH_PARENT", ("no-such-program",))
+    server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
+    with pytest.raises(ServerError, match="no-such-program is not installed; it is part of util-linux"):
+        server.start()
+    assert server._workplace is None
+
+
 def test_stopping_blindly(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server whose processes cannot be looked at is stopped too."""
     look = Mock(side_effect=OSError(errno.EMFILE, "Too many open files"))
