@@ -2,9 +2,14 @@
 
 import contextlib
 import errno
+import random
 import socket
 
 from serve.errors import PortInUse
+
+# Where free ports are looked for: from 32768 on Linux takes them for outgoing connections, and might before the server
+# listens there, at its start or when it starts again.
+FREE = range(20_000, 32_768)
 
 
 def numeric(host: str) -> str:
@@ -31,15 +36,29 @@ def claim(*wanted: tuple[str, int, str]) -> tuple[int, ...]:
     claimed = []
     with contextlib.ExitStack() as held:
         for host, port, option in wanted:
-            listener = held.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                listener.bind((host, port))
-                listener.listen()  # or the same port could be claimed twice
+                listener = held.enter_context(_listener(host, [port] if port else random.sample(FREE, len(FREE))))
             except OSError as error:
                 raise cannot_listen(host, port, option, error) from None
             claimed.append(listener.getsockname()[1])
     return tuple(claimed)
+
+
+def _listener(host: str, ports: list[int]) -> socket.socket:
+    """One that listens on the first of `ports` that is free. Raises OSError."""
+    for port in ports:
+        listener = socket.socket()
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen()  # or the same port could be claimed twice
+            return listener
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRINUSE:
+                raise
+            taken = error
+    raise taken
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -14,6 +13,7 @@ from typing import Self
 import pytest
 
 from tests.blocks import ROOT, Block, commands
+from tests.ports import free_port
 
 GRPC, HTTP, METRICS, HEALTH, PAGE = 8001, 8000, 8002, 8003, 7860  # what commands take unless told otherwise
 _NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)")
@@ -126,10 +126,3 @@ def compare(shown: str, said: str, words: str) -> None:
 
 
 PROGRAMS = {"python": [sys.executable, "-c"], "bash": ["bash", "-euc"]}
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

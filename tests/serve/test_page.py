@@ -18,6 +18,7 @@ from PIL import Image, ImageColor
 
 from client.draw import PALETTE
 from serve import Server
+from tests.ports import free_port
 
 pytest.importorskip("gradio", reason="the page needs Gradio: pip install '.[web]'")
 web = pytest.importorskip("client.web")
@@ -77,13 +78,6 @@ def serving(url: str) -> Iterator[str]:
             assert process.returncode == 0
         finally:
             process.kill()
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def ask(page: Any, words: str, said: str) -> None:

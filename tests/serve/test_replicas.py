@@ -18,19 +18,13 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 from client.address import Tls
 from client.library import Client
 from serve import Server
+from tests.ports import free_port
 from tests.serve.conftest import QUESTION
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 DEPLOY = Path(__file__).parent.parent.parent / "deploy"
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 SAMPLE = 20  # answers before and after the death
-
-
-def free_port() -> int:
-    """A port that nothing listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
