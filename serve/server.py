@@ -316,8 +316,8 @@ class Server:
             return error.replace(str(self._models), str(self.repository))
         assert self._process is not None
         code = self._process.poll()
-        ended = "" if code is None else f"{_ending(code)}; "
-        return f"{ended}`--verbose` shows its log"
+        how = [_ending(code), self._said.last_words()] if code is not None else []
+        return "; ".join(filter(None, [*how, "`--verbose` shows its log"]))
 
 
 def _ending(code: int) -> str:

@@ -9,6 +9,8 @@ from typing import IO
 from serve.log import Log, collapse
 
 KEPT = 2_000  # lines
+LONGEST = 300  # characters of what is quoted in an error
+IN_THE_LOG = r"[IWEF]\d{4} |Error: Failed to initialize NVML"
 NO_GPU = ("CudaDriverHelper", "unable to create stream", "pinned system memory")  # logged wherever there is none
 
 
@@ -31,12 +33,17 @@ class TritonLog:
         """In one line, without time and source; a model that does not load comes before all others."""
         time.sleep(0.2)  # let the last lines arrive
         errors = [line for line in self.lines if re.match(r"E\d{4} ", line)]
-        failed = [line for line in errors if "failed to load" in line] or errors
+        failed = [line for line in errors if "failed to load" in line or "failed to start" in line] or errors
         failed += [line for line in self.lines if re.match(r"Bad option|unknown|\S+: unrecognized option", line)]
         if not failed:
             return None
         error = re.sub(r"^E\d{4} \S+ +\d+ \S+\] +", "", failed[0]).strip('" ')
         return error.split("\\n\\nAt:")[0]  # without the traceback
+
+    def last_words(self) -> str:
+        """What a process that aborted said outside its log, in one line: an exception, a complaint of the allocator."""
+        said = [line for line in self.lines if not re.match(IN_THE_LOG, line)]
+        return " ".join(" ".join(said).split())[:LONGEST]
 
     def _read(self, output: IO[str]) -> None:
         for line in collapse(map(str.rstrip, output)):

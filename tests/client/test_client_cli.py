@@ -368,7 +368,11 @@ def test_an_interrupt_ends_the_reading_of_a_pipe(server: FakeServer, image: Path
     os.mkfifo(pipe)
     words = command(pipe, image, "a", "--url", server.url)
     asking = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with pipe.open("wb"):  # once it is being read
+    with pipe.open("wb"):
+        state = Path(f"/proc/{asking.pid}/stat")
+        # Before it waits for what is written, Python would take note of the signal and then wait for ever.
+        while asking.poll() is None and state.read_text().rsplit(")", 1)[1].split()[0] != "S":
+            time.sleep(0.01)
         asking.send_signal(signal.SIGINT)
         assert asking.communicate(timeout=30) == ("", "python -m client: stopped\n")
     assert asking.returncode == 130

@@ -105,11 +105,29 @@ def test_cause_in_the_words_of_grpc() -> None:
     assert said.first_error() == "UNKNOWN:No address added"
 
 
+def test_last_words_of_a_process_that_aborts(repository: Path) -> None:
+    """They are in nobody's log, and say why."""
+    server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
+    server._said.lines += [
+        "Error: Failed to initialize NVML",
+        "I1127 18:45:48.434415 2660 model.cc:10] loading",
+        "terminate called after throwing an instance of 'std::system_error'",
+        "  what():  Resource temporarily unavailable",
+    ]
+    with subprocess.Popen(["sh", "-c", "kill -ABRT $$"], text=True) as server._process:
+        pass
+    assert server._cause() == (
+        "SIGABRT; terminate called after throwing an instance of 'std::system_error' what(): Resource temporarily "
+        "unavailable; `--verbose` shows its log"
+    )
+
+
 def test_free_ports_differ(server: Server) -> None:
     """Ports of 0 become three different ports that are listened on."""
     ports = {server.grpc_port, server.http_port, server.metrics_port}
     assert len(ports) == 3
     for port in ports:
+        assert port < 32_768  # where outgoing connections do not take it before Triton does
         with socket.create_connection((server.address, port), timeout=10):
             pass
 
