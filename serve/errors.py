@@ -15,6 +15,10 @@ class CannotLoad(ServerError):
         self.folder = folder
 
 
+class Crashed(ServerError):
+    """Triton crashed before it was ready and said nothing in its log."""
+
+
 class PortInUse(ServerError):
     """A port is taken, or the host is not an address of this machine."""
 

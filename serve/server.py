@@ -13,7 +13,7 @@ from types import TracebackType
 
 from serve import models, triton
 from serve.access import Access
-from serve.errors import CannotLoad, PortInUse, ServerError
+from serve.errors import CannotLoad, Crashed, PortInUse, ServerError
 from serve.log import Log
 from serve.ports import claim, is_loopback, numeric, reachable
 from serve.processes import model_processes
@@ -26,6 +26,7 @@ from serve.workplace import Workplace
 __all__ = ["PortInUse", "Server", "ServerError"]
 
 EXIT_TIMEOUT = 10  # seconds that the server gives requests in flight
+CRASHES = [-signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL, -signal.SIGSEGV]  # as exit codes
 EMPTY_TIMEOUT = 1.0  # seconds that it has to end once no model's process is left
 # Has Linux end the server if this process is killed without a chance to do it itself; of util-linux. Done here, between
 # fork and exec, it would have gRPC, which a caller may use, run its fork handlers, and one child in a hundred abort.
@@ -116,9 +117,11 @@ class Server:
         """Start the server, again if it was stopped, and return when it has answered a question.
 
         A version that verifies but cannot be loaded gives way to the one before. At the first start, when somebody is
-        there to see it, all models must load; later ones go on without a model that `gin` does not need.
+        there to see it, all models must load; later ones go on without a model that `gin` does not need. A Triton that
+        crashes is started once more: it does so once in hundreds of starts.
         """
         unloadable: dict[str, str] = {}
+        crashed = False
         while True:
             try:
                 self._launch(unloadable)
@@ -131,6 +134,12 @@ class Server:
                     raise
                 unloadable[str(error.folder)] = str(error)
                 self.log.event("error", str(error))
+            except Crashed as error:
+                self.stop()
+                if crashed:
+                    raise
+                crashed = True
+                self.log.event("error", f"{error}; starting it again")
             except BaseException:
                 self.stop()
                 raise
@@ -307,7 +316,11 @@ class Server:
         """Why it ended before it was ready."""
         reason = f"the server did not start: {self._cause()}"
         found = re.search(r"failed to load '([^']+)' version (\d+)", reason)
-        return CannotLoad(self.repository / found[1] / found[2], reason) if found else ServerError(reason)
+        if found:
+            return CannotLoad(self.repository / found[1] / found[2], reason)
+        assert self._process is not None
+        silent = self._said.first_error() is None
+        return Crashed(reason) if silent and self._process.poll() in CRASHES else ServerError(reason)
 
     def _cause(self) -> str:
         """The first error of the server's log, or how it ended, in one line."""

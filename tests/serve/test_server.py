@@ -122,6 +122,29 @@ def test_last_words_of_a_process_that_aborts(repository: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("crashes", [1, 2])
+def test_crash_at_the_start(repository: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], crashes: int) -> None:
+    """Triton is started once more, and a second crash is reported."""
+    server = Server(repository, grpc_port=0, http_port=0, metrics_port=0)
+    count, crashing = tmp_path / "count", tmp_path / "tritonserver"
+    count.touch()
+    crashing.write_text(
+        f'#!/bin/sh\n[ $(wc -l < {count}) -ge {crashes} ] && exec {server.program} "$@"\n'
+        f"echo once more >> {count}; echo 'terminate called' >&2; kill -ABRT $$\n"
+    )
+    crashing.chmod(0o755)
+    server.program = crashing
+    reason = "the server did not start: SIGABRT; terminate called; `--verbose` shows its log"
+    if crashes == 1:
+        with server:
+            assert f"{reason}; starting it again" in capsys.readouterr().err
+    else:
+        with pytest.raises(ServerError) as death:
+            server.start()
+        assert str(death.value) == reason
+        assert server._workplace is None
+
+
 def test_free_ports_differ(server: Server) -> None:
     """Ports of 0 become three different ports that are listened on."""
     ports = {server.grpc_port, server.http_port, server.metrics_port}
