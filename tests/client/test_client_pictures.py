@@ -1,20 +1,15 @@
 """Pictures of every kind: each arrives at the server with every pixel, or is refused before it is sent."""
 
 import io
-import os
-import signal
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from alone import run_alone
 from fake_kserve import FakeServer
 from PIL import Image
 
 from client import Client, Refused
-from client.pictures import file_bytes
 
 
 def sent_pixels(server: FakeServer) -> np.ndarray:
@@ -99,26 +94,33 @@ def test_threads_may_share_a_pillow_image(server: FakeServer) -> None:
 
 
 def test_a_process_forked_while_a_picture_is_read_reads_pictures() -> None:
-    begun = threading.Event()
+    forking = """
+from concurrent.futures import ThreadPoolExecutor
+from PIL import Image
+from client.pictures import file_bytes
 
-    class Slow(Image.Image):
-        def load(self) -> object:
-            begun.set()
-            time.sleep(0.5)
-            return super().load()
+Image.preinit()  # what another thread is importing when a process forks can never be imported in the child
+begun = threading.Event()
 
-    slow = Image.new("RGB", (2, 2))
-    slow.__class__ = Slow
-    with ThreadPoolExecutor() as pool:
-        reading = pool.submit(file_bytes, slow)
-        assert begun.wait(10)
-        child = os.fork()
-        if child == 0:
-            signal.alarm(30)
-            file_bytes(Image.new("RGB", (2, 2)))
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
-        assert reading.result()
+class Slow(Image.Image):
+    def load(self):
+        begun.set()
+        time.sleep(0.5)
+        return super().load()
+
+slow = Image.new("RGB", (2, 2))
+slow.__class__ = Slow
+with ThreadPoolExecutor() as pool:
+    reading = pool.submit(file_bytes, slow)
+    assert begun.wait(10)
+    child = os.fork()
+    if child == 0:
+        file_bytes(Image.new("RGB", (2, 2)))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert reading.result()
+"""
+    run_alone(forking)
 
 
 @pytest.mark.parametrize(
