@@ -1,8 +1,8 @@
 """Latency of one image and one expression, from eager PyTorch to a Triton server asked over gRPC.
 
-    python benchmarks/latency.py [CKPT] [--repeats N] [--record FILE]
+    python benchmarks/latency.py [CKPT] [--blocks N] [--record FILE]
 
-All ways are measured in turn, round after round, so that a change of the machine's speed meets them alike. Prints a
+All ways are measured in turn, block after block, so that a change of the machine's speed meets them alike. Prints a
 table and, with --record, writes the figures with machine, versions and commit as JSON.
 """
 
@@ -19,7 +19,7 @@ import torch
 from machine import CHECKPOINT, checkpoint_file, describe_machine, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
-from served import TRITON, build_repository, example, run_rounds, summarise, unseen
+from served import CALLS, TRITON, build_repository, example, in_blocks, summarise, unseen
 
 from client.library import Client
 from export import onnx, torchscript
@@ -29,11 +29,8 @@ from model.preparation import Preparation
 from serve import Server
 
 REAL_TIME = 1000 / 30  # milliseconds a frame
-WARM_UP = 10  # rounds
 PREPARATION = "preparation"
-NETWORK = "network, ONNX Runtime, CPU"
 SERVED = "Triton over gRPC, whole answer"
-REST = "of it beside preparation and network"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,17 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Latency of one image and one expression.")
     which = "default: %(default)s"
     parser.add_argument("checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT", help=which)
-    parser.add_argument("--repeats", type=positive, default=100, metavar="N", help="rounds (default: 100)")
+    blocks = f"blocks of {CALLS} calls (default: %(default)s)"
+    parser.add_argument("--blocks", type=positive, default=20, metavar="N", help=blocks)
     parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     checkpoint = Checkpoint.load(arguments.checkpoint)
-    samples = measure(checkpoint, arguments.checkpoint, arguments.repeats)
+    samples = measure(checkpoint, arguments.checkpoint, arguments.blocks)
     rows = {name: summarise(values) for name, values in samples.items()}
     show(rows)
     if arguments.record:
         record = {
             "checkpoint": arguments.checkpoint.name,
-            "repeats": arguments.repeats,
+            "calls": CALLS * arguments.blocks,
             **describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON),
         }
         record |= {"milliseconds": rows}
@@ -59,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of every round for every way, and what is left of the served answer beside its parts."""
+def measure(checkpoint: Checkpoint, path: Path, blocks: int) -> dict[str, list[float]]:
+    """Milliseconds of every call of every way."""
     picture, expression = example()
     with tempfile.TemporaryDirectory() as folder:
         repository = build_repository(path, Path(folder), onnx.FORMAT, torchscript.FORMAT)
@@ -70,11 +68,7 @@ def measure(checkpoint: Checkpoint, path: Path, repeats: int) -> dict[str, list[
             Client(f"{server.address}:{server.grpc_port}") as client,
         ):
             ways[SERVED] = lambda: client.ground(unseen(picture), expression)
-            run_rounds(ways, WARM_UP)
-            samples = run_rounds(ways, repeats)
-    parts = zip(samples[SERVED], samples[PREPARATION], samples[NETWORK], strict=True)
-    samples[REST] = [served - preparation - network for served, preparation, network in parts]
-    return samples
+            return in_blocks(ways, blocks)
 
 
 def in_process_ways(

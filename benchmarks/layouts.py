@@ -1,11 +1,11 @@
 """Why `gin` is one model in one process: other layouts of the same network, other caches, other sizes of batches.
 
-    python benchmarks/layouts.py [CKPT] [--rounds N] [--seconds S] [--record FILE]
+    python benchmarks/layouts.py [CKPT] [--blocks N] [--seconds S] [--record FILE]
 
 One server holds them all: `gin`; an ensemble of a Python model that prepares and the whole network in the backend
 `onnxruntime`; a Python model that prepares and calls that network (BLS); the network alone, for a client that prepares;
 the ensemble with Triton's response cache; and `gin` with other limits of what one run answers. With one caller all are
-asked in turn, round after round; then callers ask each as fast as they are answered.
+asked in turn, block after block; then callers ask each as fast as they are answered.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import tritonclient.grpc as triton
 from machine import CHECKPOINT, checkpoint_file, describe_machine, duration, positive, record_file, write_record
 from rich.console import Console
 from rich.table import Table
-from served import TRITON, build_repository, example, run_rounds, summarise, unseen
+from served import CALLS, TRITON, build_repository, example, in_blocks, summarise, unseen
 from serving import closed_loop
 
 from export import onnx
@@ -35,7 +35,6 @@ from serve.repository import Selection
 
 BATCHES = (1, 4, 8, 16, 32)  # limits of `batch_expressions`
 CALLERS = 16
-WARM_UP = 5  # rounds
 CACHE_BYTES = 2**28
 
 OTHERS = Path(__file__).parent / "other_layouts"  # models beside those that the export fills
@@ -105,7 +104,7 @@ def preparing(
     return ask
 
 
-def measure(checkpoint: Checkpoint, path: Path, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(checkpoint: Checkpoint, path: Path, blocks: int, seconds: float) -> dict[str, Any]:
     """All figures; times in milliseconds."""
     picture, expression = example()
     eight = [f"{expression} {'second ' * number}" for number in range(8)]
@@ -148,10 +147,8 @@ def measure(checkpoint: Checkpoint, path: Path, rounds: int, seconds: float) -> 
             for number, words in ((1, [expression]), (8, eight)):
                 ways = {name: layout(words) for name, layout in layouts.items()}
                 assert_same(ways)
-                run_rounds(ways, WARM_UP)
-                alone[f"{number} expressions"] = summaries(run_rounds(ways, rounds))
-            run_rounds(caches, WARM_UP)
-            cached = summaries(run_rounds(caches, rounds))
+                alone[f"{number} expressions"] = summaries(in_blocks(ways, blocks))
+            cached = summaries(in_blocks(caches, blocks))
             one = {name: closed_loop(layout([expression]), CALLERS, seconds) for name, layout in layouts.items()}
             batches = {
                 str(most): closed_loop(new(f"gin_batch{most}", [expression]), CALLERS, seconds) for most in BATCHES
@@ -193,15 +190,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "checkpoint", nargs="?", type=checkpoint_file, default=CHECKPOINT, metavar="CKPT", help="(%(default)s)"
     )
-    parser.add_argument("--rounds", type=positive, default=60, metavar="N", help="with one caller (%(default)s)")
+    parser.add_argument("--blocks", type=positive, default=4, metavar="N", help="with one caller (%(default)s)")
     parser.add_argument("--seconds", type=duration, default=5, metavar="S", help="of each loop (%(default)s)")
     parser.add_argument("--record", type=record_file, metavar="FILE", help="write the figures as JSON")
     arguments = parser.parse_args(argv)
     checkpoint = Checkpoint.load(arguments.checkpoint)
-    figures = measure(checkpoint, arguments.checkpoint, arguments.rounds, arguments.seconds)
+    figures = measure(checkpoint, arguments.checkpoint, arguments.blocks, arguments.seconds)
     show(figures)
     if arguments.record:
-        record = {"checkpoint": arguments.checkpoint.name, "rounds": arguments.rounds, "seconds": arguments.seconds}
+        record = {
+            "checkpoint": arguments.checkpoint.name,
+            "calls": CALLS * arguments.blocks,
+            "seconds": arguments.seconds,
+        }
         record |= {**describe_machine(onnxruntime=onnxruntime.__version__, triton=TRITON), **figures}
         write_record(arguments.record, record)
     return 0

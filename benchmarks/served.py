@@ -17,6 +17,7 @@ from train.data.drawing import draw_scene
 from train.data.scenes import make_scene
 
 TRITON = "2.51 (nvidia-pytriton 0.7.0)"
+CALLS = 20  # in a block
 
 
 def build_repository(checkpoint: Path, folder: Path, *kinds: Format) -> Path:
@@ -41,15 +42,21 @@ def unseen(picture: bytes) -> bytes:
     return picture + secrets.token_bytes(8)
 
 
-def run_rounds(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each way, one call of each per round."""
+def in_blocks(ways: dict[str, Callable[[], Any]], blocks: int) -> dict[str, list[float]]:
+    """Milliseconds of each way, after a block that warms it up: some calls of one and then of the next, as the threads
+    of ONNX Runtime and PyTorch spin for a while after a call, in the way of what comes then."""
     samples: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(rounds):
+    for block in range(1 + blocks):
         for name, way in ways.items():
-            started = time.perf_counter()
-            way()
-            samples[name].append(1000 * (time.perf_counter() - started))
+            times = [_timed(way) for _ in range(CALLS)]
+            samples[name] += times if block else []
     return samples
+
+
+def _timed(way: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    way()
+    return 1000 * (time.perf_counter() - started)
 
 
 def summarise(values: Sequence[float]) -> dict[str, float]:

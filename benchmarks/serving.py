@@ -4,9 +4,8 @@
 
 Closed loop at 1 to 64 callers, for pictures that the server has not seen, for one that it knows, and with eight
 expressions per request; open loop (Poisson arrivals) at half and at twice the saturated rate. At one caller all ways,
-the bare network among them, are measured in turn, some calls of one and then of the next, as ONNX Runtime's threads
-spin for a while after a call. The callers share the cores with the server. --resnet50 serves the published network at
-320 pixels, with random weights, which speed does not depend on.
+the bare network among them, are measured in turn. The callers share the cores with the server. --resnet50 serves the
+published network at 320 pixels, with random weights, which speed does not depend on.
 """
 
 import argparse
@@ -27,7 +26,7 @@ import torch
 from machine import CHECKPOINT, checkpoint_file, describe_machine, duration, record_file, write_record
 from rich.console import Console
 from rich.table import Table
-from served import TRITON, build_repository, example, summarise, unseen
+from served import CALLS, TRITON, build_repository, example, in_blocks, summarise, unseen
 
 from client.errors import GroundingError
 from client.library import Client
@@ -41,7 +40,7 @@ from serve import Server
 
 BARE, PREPARED = "bare network", "bare preparation and network"
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
-BLOCKS, CALLS = 6, 20  # with one caller: calls of each way in turn, so many times
+BLOCKS = 6  # with one caller
 SPLITS = 5  # times that the parts of an answer are told apart
 TOLD = 1.5  # seconds until the server has told its counts
 TARGETS = {"overhead_ms": 2.0, "eight_over_one": 3.5, "known_over_new": 0.45, "saturation_over_bare": 0.9}
@@ -92,7 +91,7 @@ def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any
                     "new picture, 8 expressions": lambda: client.ground(unseen(picture), eight),
                 }
                 bare = bare_ways(checkpoint, repository, picture, expression)
-                alone = in_blocks(ways | bare)
+                alone = {name: summarise(times) for name, times in in_blocks(ways | bare, BLOCKS).items()}
                 preparation = alone[PREPARED]["median"] - alone[BARE]["median"]
                 parts = split(server, ways["new picture, 1 expression"], preparation)
                 closed = {
@@ -134,16 +133,6 @@ def bare_ways(
 
     prepared = prepare()
     return {BARE: lambda: run(prepared), PREPARED: lambda: run(prepare())}
-
-
-def in_blocks(ways: dict[str, Callable[[], Any]]) -> dict[str, dict[str, float]]:
-    """Latency of each way, after calls that warm it up."""
-    samples: dict[str, list[float]] = {name: [] for name in ways}
-    for block in range(1 + BLOCKS):
-        for name, way in ways.items():
-            times = [timed(way, time.perf_counter())[0] for _ in range(CALLS)]
-            samples[name] += times if block else []
-    return {name: summarise(values) for name, values in samples.items()}
 
 
 def split(server: Server, way: Callable[[], Any], preparation: float) -> dict[str, float]:
