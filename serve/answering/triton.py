@@ -11,7 +11,6 @@ import math
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +27,7 @@ from serve.answering.network import AT_ONCE, Network
 from serve.answering.outputs import PRESENCE, Outputs, check_top
 from serve.answering.room import Room
 from serve.answering.strings import read_strings
+from serve.answering.threads import Threads
 from serve.cores import cores
 from serve.sessions import CannotOpen, parameter
 
@@ -83,7 +83,7 @@ class TritonPythonModel:
         labels = {"model": args["model_name"], "version": args["model_version"], "process": process}
         self.counts = Counts(self.answerer, lambda: self.room.taken, labels)
         # Who has prepared a question answers it; on every core one more can be prepared meanwhile.
-        self.threads = ThreadPoolExecutor(cores() + AT_ONCE)
+        self.threads = Threads(cores() + AT_ONCE)
         self.batches = Batches(self._answer, lambda asked: len(asked.question.lengths), most, AT_ONCE)
 
     def execute(self, requests: list) -> None:
