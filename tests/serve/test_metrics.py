@@ -72,6 +72,31 @@ def test_outcomes(server: Server, client: Client, jpeg: bytes) -> None:
     assert 0 < more["image"] < more["request"] - more["preparation"] - more["waiting"]
 
 
+def test_callers_who_leave_while_they_wait_are_counted(server: Server, jpeg: bytes) -> None:
+    """Of those who had waited for a while; nothing is done for them."""
+    expressions = np.array([f"{QUESTION[0]} {number}".encode() for number in range(64)], dtype=np.object_)
+    time.sleep(1)  # the server tells twice a second
+    before = counted(server)["cancelled"]
+
+    def ask(connection: triton.InferenceServerClient, number: int) -> object:
+        image = np.array([jpeg + bytes([number])], dtype=np.object_)
+        inputs = [
+            triton.InferInput(name, list(array.shape), "BYTES").set_data_from_numpy(array)
+            for name, array in (("IMAGE", image), ("EXPRESSION", expressions))
+        ]
+        return connection.async_infer("gin", inputs, lambda result, error: None)
+
+    with triton.InferenceServerClient(f"{server.address}:{server.grpc_port}") as connection:
+        waiting = [ask(connection, number) for number in range(60)]
+        time.sleep(0.2)
+        for call in waiting[10:]:
+            call.cancel()
+        deadline = time.monotonic() + 60
+        while counted(server)["cancelled"] == before and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert counted(server)["cancelled"] > before
+
+
 def test_each_process_counts_for_itself(repository: Path, tmp_path: Path) -> None:
     """Of several processes of `gin`, as there are on several GPUs, none says over another's what it keeps."""
     several = shutil.copytree(repository, tmp_path / "triton_repo")
