@@ -65,8 +65,8 @@ instance_group [ {{ count: 1 }} ]
 version_policy {{ latest {{ num_versions: 1 }} }}
 parameters [
   # Expressions that one run answers at most, unless a single request has more. With 16 callers on two cores, runs of
-  # 8 and more answer two fifths more per second than runs of one, 16 and 32 no more than 8 beyond the measurement's
-  # noise (benchmarks/results/layouts-cpu.json).
+  # 4 to 32 answer a quarter more per second than runs of one, all alike within the measurement's noise
+  # (benchmarks/results/layouts-cpu.json).
   {{ key: "batch_expressions" value {{ string_value: "8" }} }},
   # Requests that may be unanswered at once; more are refused at once: UNAVAILABLE.
   {{ key: "waiting_requests" value {{ string_value: "64" }} }},
