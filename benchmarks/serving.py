@@ -38,10 +38,10 @@ from model.config import ModelConfig
 from model.gin import GIN
 from serve import Server
 
-BARE, PREPARED = "bare network", "bare preparation and network"
+BARE = "bare network"
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
 BLOCKS = 6  # with one caller
-SPLITS = 5  # times that the parts of an answer are told apart
+SPLITS = 9  # times that the parts of an answer are told apart
 TOLD = 1.5  # seconds until the server has told its counts
 TARGETS = {"overhead_ms": 2.0, "eight_over_one": 3.5, "known_over_new": 0.45, "saturation_over_bare": 0.9}
 
@@ -90,10 +90,9 @@ def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any
                     "known picture, 1 expression": lambda: client.ground(picture, expression),
                     "new picture, 8 expressions": lambda: client.ground(unseen(picture), eight),
                 }
-                bare = bare_ways(checkpoint, repository, picture, expression)
+                bare = {BARE: bare_network(checkpoint, repository, picture, expression)}
                 alone = {name: summarise(times) for name, times in in_blocks(ways | bare, BLOCKS).items()}
-                preparation = alone[PREPARED]["median"] - alone[BARE]["median"]
-                parts = split(server, ways["new picture, 1 expression"], preparation)
+                parts = split(server, ways["new picture, 1 expression"])
                 closed = {
                     name: [closed_loop(way, callers, seconds) for callers in CALLERS] for name, way in ways.items()
                 }
@@ -118,42 +117,40 @@ def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any
     }
 
 
-def bare_ways(
+def bare_network(
     checkpoint: Checkpoint, repository: Path, picture: bytes, expression: str
-) -> dict[str, Callable[[], Any]]:
-    """The same question without a server: the whole network in ONNX Runtime, with and without preparation."""
+) -> Callable[[], dict[str, np.ndarray]]:
+    """The whole network in ONNX Runtime, asked the same without a server."""
     run = open_onnx(next((repository / "gin_onnx").glob("*/model.onnx")), INPUTS, ANSWERS)
-    preparation = checkpoint.preparation
-
-    def prepare() -> dict[str, np.ndarray]:
-        pixels, size = preparation.image(picture)
-        ids, lengths = preparation.expressions([expression])
-        arrays = pixels[None], ids, lengths, np.zeros(1, dtype=np.int64), np.array([size], dtype=np.int64)
-        return dict(zip(INPUTS, arrays, strict=True))
-
-    prepared = prepare()
-    return {BARE: lambda: run(prepared), PREPARED: lambda: run(prepare())}
+    pixels, size = checkpoint.preparation.image(picture)
+    ids, lengths = checkpoint.preparation.expressions([expression])
+    arrays = pixels[None], ids, lengths, np.zeros(1, dtype=np.int64), np.array([size], dtype=np.int64)
+    return lambda: run(dict(zip(INPUTS, arrays, strict=True)))
 
 
-def split(server: Server, way: Callable[[], Any], preparation: float) -> dict[str, float]:
-    """Milliseconds of the parts of an answer: in the network, as the server counts it, and what is left; means of some
-    calls, the median of many such means."""
+def split(server: Server, way: Callable[[], Any]) -> dict[str, float]:
+    """Milliseconds of the parts of an answer: preparation and network, as the server counts them, and what is left;
+    means of some calls, the medians of many such means."""
 
-    def network() -> float:
+    def counted() -> tuple[float, float]:
         time.sleep(TOLD)
         counts = read_counts(server)
-        return sum(value for name, value in counts.items() if name.startswith(("gin_image_d", "gin_expression_d")))
+        preparation, image, expression = (
+            sum(value for name, value in counts.items() if name.startswith(f"gin_{part}_duration_us"))
+            for part in ("preparation", "image", "expression")
+        )
+        return preparation / 1000, (image + expression) / 1000
 
-    wholes, networks = [], []
-    before = network()
     calls = BLOCKS * CALLS
+    parts: dict[str, list[float]] = {"whole": [], "preparation": [], "network": [], "rest": []}
+    before = counted()
     for _ in range(SPLITS):
-        wholes.append(sum(timed(way, time.perf_counter())[0] for _ in range(calls)) / calls)
-        after = network()
-        networks.append((after - before) / 1000 / calls)
+        whole = statistics.mean(timed(way, time.perf_counter())[0] for _ in range(calls))
+        after = counted()
+        preparation, network = ((end - start) / calls for start, end in zip(before, after, strict=True))
         before = after
-    rests = [whole - spent - preparation for whole, spent in zip(wholes, networks, strict=True)]
-    parts = {"whole": wholes, "network": networks, "preparation": [preparation], "rest": rests}
+        for name, value in zip(parts, (whole, preparation, network, whole - preparation - network), strict=True):
+            parts[name].append(value)
     return {name: statistics.median(values) for name, values in parts.items()}
 
 
