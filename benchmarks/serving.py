@@ -41,7 +41,7 @@ from serve import Server
 BARE = "bare network"
 CALLERS = (1, 2, 4, 8, 16, 32, 64)
 BLOCKS = 6  # with one caller
-SPLITS = 9  # times that the parts of an answer are told apart
+SPLITS = 9  # times that an answer's parts are told apart, and that the saturated server is compared
 TOLD = 1.5  # seconds until the server has told its counts
 TARGETS = {"overhead_ms": 2.0, "eight_over_one": 3.5, "known_over_new": 0.45, "saturation_over_bare": 0.9}
 
@@ -90,22 +90,23 @@ def measure(checkpoint: Checkpoint, path: Path, seconds: float) -> dict[str, Any
                     "known picture, 1 expression": lambda: client.ground(picture, expression),
                     "new picture, 8 expressions": lambda: client.ground(unseen(picture), eight),
                 }
-                bare = {BARE: bare_network(checkpoint, repository, picture, expression)}
-                alone = {name: summarise(times) for name, times in in_blocks(ways | bare, BLOCKS).items()}
+                bare = bare_network(checkpoint, repository, picture, expression)
+                alone = {name: summarise(times) for name, times in in_blocks(ways | {BARE: bare}, BLOCKS).items()}
                 parts = split(server, ways["new picture, 1 expression"])
                 closed = {
                     name: [closed_loop(way, callers, seconds) for callers in CALLERS] for name, way in ways.items()
                 }
                 way = ways["new picture, 1 expression"]
-                peak = max(row["per_second"] for row in closed["new picture, 1 expression"])
-                opened = [open_loop(way, share * peak, seconds) for share in (0.5, 2.0)]
+                peak = max(closed["new picture, 1 expression"], key=lambda row: row["per_second"])
+                opened = [open_loop(way, share * peak["per_second"], seconds) for share in (0.5, 2.0)]
+                saturation = [saturated(way, bare, int(peak["callers"]), seconds) for _ in range(SPLITS)]
             counts = read_counts(server)
     median = {name: row["median"] for name, row in alone.items()}
     ratios = {
         "overhead_ms": parts["rest"],
         "eight_over_one": median["new picture, 8 expressions"] / median["new picture, 1 expression"],
         "known_over_new": median["known picture, 1 expression"] / median["new picture, 1 expression"],
-        "saturation_over_bare": peak * median[BARE] / 1000,
+        "saturation_over_bare": statistics.median(saturation),
     }
     return {
         "one_caller": alone,
@@ -168,6 +169,12 @@ def closed_loop(way: Callable[[], Any], callers: int, seconds: float) -> dict[st
     with ThreadPoolExecutor(callers) as pool:
         seen = [pair for pairs in pool.map(call, range(callers)) for pair in pairs]
     return {"callers": callers, **described(seen, time.monotonic() - started)}
+
+
+def saturated(way: Callable[[], Any], bare: Callable[[], Any], callers: int, seconds: float) -> float:
+    """What so many callers are answered, over what the bare network does in a loop right after."""
+    rate = closed_loop(way, callers, seconds)["per_second"]
+    return rate * statistics.mean(timed(bare, time.perf_counter())[0] for _ in range(BLOCKS * CALLS)) / 1000
 
 
 def open_loop(way: Callable[[], Any], rate: float, seconds: float) -> dict[str, float]:
