@@ -15,28 +15,32 @@ def idents() -> "SimpleQueue[int]":
     return SimpleQueue()
 
 
-def test_the_thread_that_was_free_last_is_asked_again(idents: "SimpleQueue[int]") -> None:
+def test_the_thread_that_was_free_last_is_asked_again() -> None:
     threads = Threads(3)
     gates = [threading.Event() for _ in range(3)]
+    at_work: dict[int, int] = {}  # threads by the number of their gate
 
-    def work(gate: threading.Event) -> None:
-        idents.put(threading.get_ident())
-        gate.wait(10)
+    def work(number: int) -> None:
+        at_work[number] = threading.get_ident()
+        gates[number].wait(10)
 
-    for gate in gates:
-        threads.submit(work, gate)
-    started = [idents.get(timeout=10) for _ in gates]
-    assert len(set(started)) == 3
-    for number in (0, 2, 1):
-        gates[number].set()
+    def wait_until_free(count: int) -> None:
         deadline = time.monotonic() + 10
-        while len(threads._free) < 1 + (0, 2, 1).index(number) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        while len(threads._free) < count and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    for number in range(3):
+        threads.submit(work, number)
+    while len(at_work) < 3:
+        time.sleep(0.001)
+    for count, number in enumerate((0, 2, 1), 1):
+        gates[number].set()
+        wait_until_free(count)
+    last = at_work[1]
     for _ in range(5):
-        threads.submit(work, gates[0])
-        assert idents.get(timeout=10) == started[1]
-        while len(threads._free) < 3 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        threads.submit(work, 0)
+        wait_until_free(3)
+        assert at_work[0] == last
     threads.shutdown()
 
 
