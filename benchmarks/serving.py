@@ -26,7 +26,7 @@ import torch
 from machine import CHECKPOINT, checkpoint_file, describe_machine, duration, record_file, write_record
 from rich.console import Console
 from rich.table import Table
-from served import CALLS, TRITON, build_repository, example, in_blocks, summarise, unseen
+from served import CALLS, TRITON, build_repository, example, in_blocks, summarise, timed, unseen
 
 from client.errors import GroundingError
 from client.library import Client
@@ -146,7 +146,7 @@ def split(server: Server, way: Callable[[], Any]) -> dict[str, float]:
     parts: dict[str, list[float]] = {"whole": [], "preparation": [], "network": [], "rest": []}
     before = counted()
     for _ in range(SPLITS):
-        whole = statistics.mean(timed(way, time.perf_counter())[0] for _ in range(calls))
+        whole = statistics.mean(timed(way) for _ in range(calls))
         after = counted()
         preparation, network = ((end - start) / calls for start, end in zip(before, after, strict=True))
         before = after
@@ -162,7 +162,7 @@ def closed_loop(way: Callable[[], Any], callers: int, seconds: float) -> dict[st
     def call(_: int) -> list[tuple[float, bool]]:
         seen = []
         while time.monotonic() < end:
-            seen.append(timed(way, time.perf_counter()))
+            seen.append(ask(way, time.perf_counter()))
         return seen
 
     started = time.monotonic()
@@ -174,7 +174,7 @@ def closed_loop(way: Callable[[], Any], callers: int, seconds: float) -> dict[st
 def saturated(way: Callable[[], Any], bare: Callable[[], Any], callers: int, seconds: float) -> float:
     """What so many callers are answered, over what the bare network does in a loop right after."""
     rate = closed_loop(way, callers, seconds)["per_second"]
-    return rate * statistics.mean(timed(bare, time.perf_counter())[0] for _ in range(BLOCKS * CALLS)) / 1000
+    return rate * statistics.mean(timed(bare) for _ in range(BLOCKS * CALLS)) / 1000
 
 
 def open_loop(way: Callable[[], Any], rate: float, seconds: float) -> dict[str, float]:
@@ -188,14 +188,14 @@ def open_loop(way: Callable[[], Any], rate: float, seconds: float) -> dict[str, 
 
     def call(due: float) -> tuple[float, bool]:
         time.sleep(max(0.0, started + due - time.perf_counter()))
-        return timed(way, started + due)
+        return ask(way, started + due)
 
     with ThreadPoolExecutor(256) as pool:
         seen = list(pool.map(call, times))
     return {"asked_per_second": round(rate, 1), **described(seen, time.perf_counter() - started)}
 
 
-def timed(way: Callable[[], Any], since: float) -> tuple[float, bool]:
+def ask(way: Callable[[], Any], since: float) -> tuple[float, bool]:
     """Milliseconds since then when the answer is there, and whether it is one."""
     try:
         way()

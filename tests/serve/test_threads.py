@@ -31,7 +31,8 @@ def test_the_thread_that_was_free_last_is_asked_again() -> None:
 
     for number in range(3):
         threads.submit(work, number)
-    while len(at_work) < 3:
+    deadline = time.monotonic() + 10
+    while len(at_work) < 3 and time.monotonic() < deadline:
         time.sleep(0.001)
     for count, number in enumerate((0, 2, 1), 1):
         gates[number].set()
